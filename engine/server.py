@@ -1,0 +1,248 @@
+"""The life of the teacher's server: vLLM as a subprocess that never outlives its run.
+
+Invariants: inside `async with VllmServer(…)` the server answers, or `check` and `watch` say that it died. When the block is left, in any
+way, no process of the server runs. Should this process be killed outright, the kernel ends the server (`tether`); what escapes even that is
+found by its mark at the next start (`orphans`).
+
+The log is read for people only: to show a phase, or the last words of a server that failed. What decides is the process, and what it
+answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from engine import tether
+from engine.config import TeacherConfig
+from engine.endpoint import Endpoint
+from engine.errors import ServerError
+from engine.launch import VLLM, Device, Launch, check_model, choose_port, installed_device, plan_launch
+from engine.orphans import MARK, Owner, end_orphan, end_session, find_orphans
+
+PROBE_S = 0.2
+"""Between two looks at a server that starts."""
+STOP_TIMEOUT_S = 15.0
+"""For a server to end by itself when asked; then its processes are killed. vLLM needs 2 to 3 s."""
+LAST_LINES = 15
+LOG_TAIL_BYTES = 256 * 1024
+
+T = TypeVar("T")
+
+_PREFIX = re.compile(r"^(\(\w+[^)]*\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ )?(\[[\w.]+:\d+\] ?)?")
+_FRAME = re.compile(r"  File \"|    |Traceback|  warnings\.warn|.*(DeprecationWarning|FutureWarning|resource_tracker): ")
+_NOISE = re.compile(r"Route: |Available routes are|[\s█▄▀]*$|.*[█▄▀]{2}")
+# In the order in which vLLM writes them.
+_PHASES = (
+    ("non-default args", "reading the model's configuration"),
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("Starting to load model", "loading weights"),
+    ("KV cache size", "warming up"),
+    ("Starting vLLM server", "opening the port"),
+)
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+def ignore(_message: str) -> None:
+    """For callbacks nobody listens to."""
+
+
+class VllmServer:
+    """Starts a server on entering, ends it on leaving. Entering raises UserError (nothing was started) or ServerError (it did not come up).
+
+    `run` marks the server as belonging to that run: an orphan of the same run is ended at start, others are only named (`on_notice`).
+    """
+
+    def __init__(
+        self,
+        config: TeacherConfig,
+        *,
+        run: Path,
+        log: Path,
+        on_phase: Callable[[str], None] = ignore,
+        on_notice: Callable[[str], None] = ignore,
+        device: Device | None = None,
+        program: tuple[str, ...] = VLLM,
+    ) -> None:
+        self.launch: Launch
+        """How it was started; there once the block is entered. For the record of the run."""
+        self.endpoint: Endpoint
+        self.start_s: float
+        """Wall clock from process to first answer."""
+        self._config = config
+        self._log = log
+        self._on_phase = on_phase
+        self._on_notice = on_notice
+        self._device: Device | None = device
+        self._program = program
+        self._owner = Owner.here(run)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ended: asyncio.Task[int]
+        self._log_start = 0
+        self._is_stopping = False
+
+    async def __aenter__(self) -> VllmServer:
+        await asyncio.to_thread(check_model, self._config)
+        port = choose_port(self._config.port)
+        self.launch = plan_launch(self._config, device=self._device or installed_device(), port=port, program=self._program)
+        self.endpoint = Endpoint(self.launch.base_url, self.launch.served_name, secrets.token_urlsafe(24))
+        await asyncio.to_thread(self._clear_orphans)
+        started = time.monotonic()
+        try:
+            await self._start()
+            await self._wait_until_ready()
+        except BaseException:
+            await self._stop()
+            raise
+        self.start_s = time.monotonic() - started
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stop()
+
+    def check(self) -> None:
+        """ServerError if the server's process has ended."""
+        if self._process is not None and self._process.returncode is not None:
+            raise ServerError(self._obituary("ended in the middle of the run"))
+
+    async def watch(self) -> None:
+        """Waits as long as the server lives: ServerError if it ends by itself, nothing if we stop it."""
+        await asyncio.shield(self._ended)
+        if not self._is_stopping:
+            self.check()
+
+    def _clear_orphans(self) -> None:
+        for orphan in find_orphans():
+            if orphan.owner.run == self._owner.run:
+                self._on_notice(f"{orphan}; ending it")
+                end_orphan(orphan)
+            else:
+                self._on_notice(f"{orphan}; end it with: {orphan.command}")
+
+    async def _start(self) -> None:
+        assert self.endpoint.api_key is not None
+        environment = self.launch.full_environment(os.environ, self.endpoint.api_key) | {MARK: str(self._owner)}
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._log_start = log.tell()
+            self._on_phase("starting the server")
+            # Straight to a file: a pipe that nobody reads for a moment would stop the server.
+            spawn = asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
+                *self.launch.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+            await _see_through(self._adopt(spawn))
+
+    async def _adopt(self, spawn: Coroutine[Any, Any, asyncio.subprocess.Process]) -> None:
+        self._process = await spawn
+        self._ended = asyncio.create_task(self._process.wait())
+
+    async def _wait_until_ready(self) -> None:
+        """Patience is counted from the log's last new line, not from the start: large weights may take long, silence may not."""
+        size, sign_of_life = self._log_start, time.monotonic()
+        headers = {"Authorization": f"Bearer {self.endpoint.api_key}"}
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as session:
+            while not await self._answers(session):
+                await asyncio.wait([self._ended], timeout=PROBE_S)
+                if self._ended.done():
+                    raise ServerError(self._obituary("did not start"))
+                if (now := self._log.stat().st_size) != size:
+                    size, sign_of_life = now, time.monotonic()
+                    self._show_phase()
+                elif time.monotonic() - sign_of_life > self._config.start_timeout_s:
+                    silence = f"gave no sign of life for {self._config.start_timeout_s:g} s while starting (teacher.start_timeout_s)"
+                    raise ServerError(f"the teacher's server {silence}; it was ended{self._last_words()}")
+
+    async def _answers(self, session: aiohttp.ClientSession) -> bool:
+        """Whether it is ours, and ready: it lists our model, and knows our key."""
+        root = self.endpoint.base_url.removesuffix("/v1")
+        try:
+            async with session.get(f"{root}/health") as response:
+                if response.status != 200:
+                    return False
+            async with session.get(f"{self.endpoint.base_url}/models") as response:
+                models = msgspec.json.decode(await response.read(), type=_Models).data if response.status == 200 else []
+                return any(model.id == self.endpoint.model for model in models)
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+            return False
+
+    def _show_phase(self) -> None:
+        log = self._read_log()
+        reached = [phase for sign, phase in _PHASES if sign in log]
+        if reached:
+            self._on_phase(reached[-1])
+
+    async def _stop(self) -> None:
+        """Bounded by the time limits within. A server that died may have left its engine's processes behind, so all are looked for."""
+        self._is_stopping = True
+        if self._process is not None:
+            await _see_through(asyncio.to_thread(end_session, self._owner, self._process.pid, STOP_TIMEOUT_S))
+            await self._ended
+
+    def _obituary(self, what: str) -> str:
+        assert self._process is not None
+        status = self._process.returncode
+        assert status is not None
+        if status == -signal.SIGKILL:
+            how = "killed by SIGKILL, perhaps because memory ran out"
+        else:
+            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"the teacher's server {what} ({how}){self._last_words()}"
+
+    def _last_words(self) -> str:
+        lines = meaningful_lines(self._read_log())[-LAST_LINES:]
+        return f"; its log {self._log}" + (" ends with:\n" + "\n".join(f"    {line}" for line in lines) if lines else " is empty")
+
+    def _read_log(self) -> str:
+        """The end of what this server wrote, not one before it."""
+        with self._log.open("rb") as file:
+            file.seek(max(self._log_start, self._log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace")
+
+
+def meaningful_lines(log: str) -> list[str]:
+    """A log without stack frames, banner, routes and repetitions: errors, and what led to them."""
+    lines: list[str] = []
+    for raw in re.split(r"[\r\n]+", log):
+        line = _PREFIX.sub("", raw)
+        if not _FRAME.match(line) and not _NOISE.match(line) and line.strip() not in lines[-LAST_LINES:]:
+            lines.append(line.strip())
+    return lines
+
+
+async def _see_through(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work` to its end even when cancelled meanwhile, and again; then raises the cancellation."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

@@ -1,0 +1,68 @@
+"""What anybody may read of a run while its writers work, and the one table that the student writes.
+
+Invariants: durable before trainable (the student is handed committed rows of completed rounds, nothing else); one writer a table: the
+engine's tables are written by `engine.store.store`, evaluations by `append_evaluation` in the student.
+"""
+
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs, so that naming them says something to readers only)
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from engine.errors import StoreError
+from engine.records import RoundRecord, Sample
+from engine.rundir import RunDir
+from engine.store.schemas import SCHEMAS, Evaluation, pack_evaluations, unpack_rounds, unpack_samples
+from engine.store.segments import committed, read_segment, read_table, remove_leftovers, segment_number, write_segment
+
+
+class NewSamples(NamedTuple):
+    """Rows past a watermark, and the watermark behind them."""
+
+    table: pa.Table
+    watermark: int
+    """Number of the last segment that was read; 0 before the first."""
+
+
+def read_rounds(run: RunDir) -> list[RoundRecord]:
+    """The completed rounds, in order."""
+    return sorted(unpack_rounds(read_table(run.table("rounds"), SCHEMAS["rounds"])), key=lambda record: record.round)
+
+
+def read_samples(run: RunDir) -> list[Sample]:
+    """All committed samples, in the order written, those of a round in progress included."""
+    return unpack_samples(read_table(run.table("samples"), SCHEMAS["samples"]))
+
+
+def samples_since(run: RunDir, watermark: int, round: int) -> NewSamples:
+    """Samples of rounds up to `round` in the segments past the watermark; text as stored (see `engine.store.text`).
+
+    Reading stops before the first segment that holds a later round, so that a student far behind sees each round's rows as they were
+    then. Round 0 has none. StoreError if the round is not complete: its rows may not be learned from yet.
+    """
+    if round > 0 and round not in {record.round for record in read_rounds(run)}:
+        raise StoreError(f"round {round} of {run.root} is not complete, so its rows may not be learned from yet")
+    folder, schema = run.table("samples"), SCHEMAS["samples"]
+    tables = [schema.empty_table()]
+    for path in committed(folder, watermark):
+        rows = read_segment(path, schema)
+        if max(rows.column("round").to_pylist()) > round:
+            break
+        tables.append(rows)
+        watermark = segment_number(path)
+    return NewSamples(pa.concat_tables(tables), watermark)
+
+
+def append_evaluation(run: RunDir, evaluation: Evaluation) -> bool:
+    """Commit a row of the evaluations table; False if the round's student was scored on that split already. For the student alone."""
+    folder, schema = run.table("evaluations"), SCHEMAS["evaluations"]
+    remove_leftovers(folder)
+    for row in read_table(folder, schema, columns=["round", "split"]).to_pylist():
+        if row == {"round": evaluation.round, "split": evaluation.split}:
+            return False
+    write_segment(folder, pack_evaluations([evaluation]))
+    return True

@@ -1,0 +1,85 @@
+"""A teacher in this process that answers from a script, and the rows a well-behaved teacher would write."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from engine.records import Completion, FinishReason, Request, Timings, Usage
+from engine.teacher import TeacherError
+
+Reply: TypeAlias = str | Completion | TeacherError
+Script: TypeAlias = Iterable[Reply] | Callable[[Request], Reply | Awaitable[Reply]]
+
+DEFAULT_ROWS = 4
+
+
+class ScriptedTeacher:
+    """Answers with the script's next reply, or with what the script makes of the request; a TeacherError is raised.
+
+    An asynchronous script decides when each answer comes. A list that has run out is a mistake in the test, and says so.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._script = script if callable(script) else iter(script)
+        self.requests: list[Request] = []
+        """In the order in which they came, every attempt of them."""
+        self.in_flight = 0
+        self.peak_in_flight = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        started_at, started = time.time(), time.perf_counter()
+        try:
+            reply = await self._reply(request)
+        finally:
+            self.in_flight -= 1
+        if isinstance(reply, TeacherError):
+            raise reply
+        if isinstance(reply, Completion):
+            return reply
+        usage = Usage(sum(len(message.content.split()) for message in request.messages), len(reply.split()))
+        return Completion(request.id, reply, FinishReason.STOP, usage, Timings(started_at, time.perf_counter() - started, attempts=1))
+
+    async def _reply(self, request: Request) -> Reply:
+        if not callable(self._script):
+            try:
+                return next(self._script)
+            except StopIteration:
+                raise AssertionError(f"the script has no reply left for request {len(self.requests)}") from None
+        reply = self._script(request)
+        return await reply if inspect.isawaitable(reply) else reply
+
+
+def write_rows(request: Request) -> str:
+    """Valid rows for a request that asks for rows by its JSON schema: as many as it wants, all different, the same for an equal request."""
+    return rows_for(request.sampling.json_schema or {}, seed=request.id)
+
+
+def rows_for(schema: Mapping[str, Any], *, seed: str) -> str:
+    """A JSON list of rows that go through the schema's labels in turn; where it asks for one object with a label, that object alone."""
+    labels = _labels(schema) or ["other"]
+    start = int(seed, 16) if seed else 0
+    if schema.get("type") == "object":
+        return json.dumps({"label": labels[start % len(labels)]})
+    count = schema.get("maxItems", schema.get("minItems", DEFAULT_ROWS))
+    drawn = [labels[(start + index) % len(labels)] for index in range(count)]
+    rows = [{"text": f"scripted message {seed[:12]} {index} about {label}", "label": label} for index, label in enumerate(drawn)]
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def _labels(schema: object) -> list[str]:
+    """The values allowed for `label`, wherever in the schema it stands."""
+    if isinstance(schema, Mapping):
+        label: Any = schema.get("label")
+        if isinstance(label, Mapping) and ("enum" in label or "const" in label):
+            return list(label["enum"]) if "enum" in label else [label["const"]]
+        return next((found for value in schema.values() if (found := _labels(value))), [])
+    if isinstance(schema, (list, tuple)):
+        return next((found for value in schema if (found := _labels(value))), [])
+    return []

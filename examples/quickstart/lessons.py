@@ -1,0 +1,178 @@
+"""The teacher's lessons: chats in exactly the words that the project's own templates render, answered from the teacher split.
+
+Seed, validation and test rows never enter: the only rows read here are those of `data/teacher.jsonl`. Entities are swapped for others of their
+type in half of the rows, so that the teacher learns that an order number can be any number.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import load_config
+from engine.records import ClassScore, Example, Label, MinedRow, Scores, WeaknessReport
+from prompts import PromptLibrary
+
+HERE = Path(__file__).parent
+ROWS_ASKED = (4, 8, 8, 8, 16, 24)
+"""How many rows a lesson asks for, drawn evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedRow:
+    """A row of the teacher split; spans are (start, end, type)."""
+
+    text: str
+    label: str
+    spans: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One chat: (role, content) turns. The teacher learns the assistant's turns and only reads the others."""
+
+    kind: str
+    turns: tuple[tuple[str, str], ...]
+
+
+def read_rows(path: Path) -> list[MarkedRow]:
+    rows: list[MarkedRow] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        value: dict[str, Any] = json.loads(line)
+        rows.append(MarkedRow(value["text"], value["label"], tuple((s, e, t) for s, e, t in value["spans"])))
+    return rows
+
+
+class LessonMaker:
+    """An endless supply of lessons, all of them determined by the seed."""
+
+    def __init__(self, rows: Sequence[MarkedRow], seed: int) -> None:
+        task = load_config(HERE / "quickstart.toml").task
+        self._domain = task.domain
+        self._labels = [Label(label.name, label.description) for label in task.labels]
+        self._library = PromptLibrary()
+        self._random = random.Random(seed)
+        self._rows = list(rows)
+        self._decks: dict[str, list[MarkedRow]] = {}
+        self._by_label: defaultdict[str, list[MarkedRow]] = defaultdict(list)
+        self._entities: defaultdict[str, list[str]] = defaultdict(list)
+        for row in self._rows:
+            self._by_label[row.label].append(row)
+            for start, end, kind in row.spans:
+                self._entities[kind].append(row.text[start:end])
+
+    def class_conditional(self) -> Lesson:
+        """`zerogen/generate`: rows of one label."""
+        label = self._random.choice(self._labels).name
+        num_rows = self._num_rows()
+        prompt = self._render("zerogen/generate", label=label, num_rows=num_rows)
+        return Lesson("class_conditional", (*prompt, ("assistant", self._answer([label] * num_rows))))
+
+    def with_report(self) -> Lesson:
+        """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing."""
+        report = self._report()
+        names = [label.name for label in self._labels]
+        num_rows = self._num_rows()
+        kind = self._random.random()
+        if kind < 0.4:
+            focus: tuple[str, ...] = (self._random.choice(names),)
+        elif kind < 0.8:
+            focus = tuple(self._random.sample(names, 2))
+        else:
+            focus = ()
+        if focus:
+            wanted = [focus[0]] * num_rows
+        else:
+            # Without a focus the teacher chooses: labels with a low F1 come more often.
+            weights = [(1.02 - score.f1) ** 2 for score in report.classes]
+            wanted = self._random.choices(names, weights, k=num_rows)
+        examples = [Example(row.text, row.label) for row in self._random.sample(self._rows, 16)]
+        prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
+        return Lesson("with_report", (*prompt, ("assistant", self._answer(wanted))))
+
+    def labelling(self) -> Lesson:
+        """`labelling/label`: one label for one text. Several questions share a system turn, which is cheaper to read."""
+        turns: list[tuple[str, str]] = []
+        for _ in range(self._random.choice((1, 4, 8, 16))):
+            row = self._random.choice(self._rows)
+            system, user = self._render("labelling/label", text=self._vary(row))
+            turns += [*([] if turns else [system]), user, ("assistant", json.dumps({"label": row.label}))]
+        return Lesson("labelling", tuple(turns))
+
+    def drills(self) -> Iterator[Lesson]:
+        """Writing and labelling without end, without the system turn: the same long taxonomy every time would be most of what is read."""
+        while True:
+            lesson = self.class_conditional() if self._random.random() < 0.85 else self.labelling()
+            yield Lesson(lesson.kind, lesson.turns[1:])
+
+    def lessons(self) -> Iterator[Lesson]:
+        """Whole chats of the three kinds without end, as the project will send them."""
+        makers = (self.class_conditional, self.with_report, self.labelling)
+        while True:
+            yield self._random.choices(makers, (0.5, 0.3, 0.2))[0]()
+
+    def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
+        return self._library.render(template, {"domain": self._domain, "labels": self._labels, **values}).messages
+
+    def _num_rows(self) -> int:
+        return self._random.choice(ROWS_ASKED)
+
+    def _answer(self, labels: Sequence[str]) -> str:
+        rows = [{"text": self._vary(self._deal(label)), "label": label} for label in labels]
+        return json.dumps(rows, ensure_ascii=False)
+
+    def _deal(self, label: str) -> MarkedRow:
+        """Rows of a label come like cards from a deck: each once before any comes again."""
+        deck = self._decks.setdefault(label, [])
+        if not deck:
+            deck += self._by_label[label]
+            self._random.shuffle(deck)
+        return deck.pop()
+
+    def _vary(self, row: MarkedRow) -> str:
+        if not row.spans or self._random.random() < 0.5:
+            return row.text
+        parts: list[str] = []
+        position = 0
+        for start, end, kind in row.spans:
+            parts += [row.text[position:start], self._random.choice(self._entities[kind])]
+            position = end
+        return "".join(parts) + row.text[position:]
+
+    def _report(self) -> WeaknessReport:
+        """Scores and mined rows such as a student might have: texts of the teacher split, mistakes made up."""
+        names = [label.name for label in self._labels]
+        level = self._random.random()
+        classes: list[ClassScore] = []
+        for name in names:
+            precision, recall = (min(1.0, max(0.0, self._random.gauss(0.4 + 0.55 * level, 0.2))) for _ in range(2))
+            f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+            classes.append(ClassScore(name, precision, recall, f1, self._random.choice((20, 20, 30, 50))))
+        accuracy = sum(score.recall for score in classes) / len(classes)
+
+        def mined(count: int, right: bool) -> tuple[MinedRow, ...]:
+            rows = self._random.sample(self._rows, count)
+            return tuple(MinedRow(row.text, row.label, row.label if right else self._random.choice(names), 0.5) for row in rows)
+
+        def size() -> int:
+            return self._random.choice((0, 4, 8, 16))
+
+        return WeaknessReport(
+            round=0,
+            loss=1.0,
+            scores=Scores(accuracy, accuracy, accuracy, 320),
+            classes=tuple(classes),
+            confusions=(),
+            mining="train",
+            right=mined(size(), right=True),
+            wrong=mined(size(), right=False),
+            hard=mined(size(), right=False),
+            num_train_rows=100,
+            train_s=1.0,
+            epochs=1,
+        )

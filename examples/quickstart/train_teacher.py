@@ -1,0 +1,186 @@
+"""Train the quickstart's teacher from scratch on the teacher split: `make teacher`, or `python examples/quickstart/train_teacher.py`.
+
+A Qwen3-shaped causal language model with its own BPE tokenizer and chat template, written as bfloat16 safetensors to `teacher/`. CPU is
+enough; the time it takes stands in the model card, which `measure_teacher.py` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lessons import HERE, Lesson, LessonMaker, read_rows
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+VOCABULARY = 4096
+CONTEXT = 4096
+IGNORED = -100
+"""Label of a token that is read, not learned."""
+TOKENS_PER_STEP = 8192
+MAX_LESSON_TOKENS = 3200
+
+
+def make_tokenizer(lessons: Sequence[Lesson]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the lessons. Digits stand alone, so that any order number can be spelled."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"""\p{N}| ?\p{L}+['’]?\p{L}*| ?[^\s\p{L}\p{N}]+|\s+"""), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT, TURN, END_OF_TURN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((content for lesson in lessons for _, content in lesson.turns), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=END_OF_TEXT, model_max_length=CONTEXT, clean_up_tokenization_spaces=False
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int) -> Qwen3ForCausalLM:
+    config = Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=max(1, hidden // 128),
+        head_dim=64,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
+    """Token ids of the whole chat, and the labels: the same for what the assistant says, IGNORED for the rest."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for role, content in lesson.turns:
+        head = tokenizer.encode(f"{TURN}{role}\n", add_special_tokens=False)
+        body = tokenizer.encode(f"{content}{END_OF_TURN}", add_special_tokens=False)
+        tail = tokenizer.encode("\n", add_special_tokens=False)
+        learned = role == "assistant"
+        ids += head + body + tail
+        labels += [IGNORED] * len(head) + (body if learned else [IGNORED] * len(body)) + [IGNORED] * len(tail)
+    return ids, labels
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, lessons: Iterator[Lesson]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Lessons of similar length together, about TOKENS_PER_STEP tokens with padding; shapes (batch, time)."""
+    while True:
+        pool = [encode(tokenizer, lesson) for lesson in itertools.islice(lessons, 192)]
+        pool = sorted((pair for pair in pool if len(pair[0]) <= MAX_LESSON_TOKENS), key=lambda pair: len(pair[0]))
+        groups: list[list[tuple[list[int], list[int]]]] = [[]]
+        for pair in pool:
+            if groups[-1] and len(pair[0]) * (len(groups[-1]) + 1) > TOKENS_PER_STEP:
+                groups.append([])
+            groups[-1].append(pair)
+        order = torch.randperm(len(groups)).tolist()
+        for group in (groups[index] for index in order):
+            longest = len(group[-1][0])
+            ids = torch.zeros(len(group), longest, dtype=torch.long)
+            labels = torch.full((len(group), longest), IGNORED)
+            for row, (these_ids, these_labels) in enumerate(group):
+                ids[row, : len(these_ids)] = torch.tensor(these_ids)
+                labels[row, : len(these_labels)] = torch.tensor(these_labels)
+            yield ids, labels
+
+
+def train(
+    model: Qwen3ForCausalLM, material: Iterable[tuple[torch.Tensor, torch.Tensor]], steps: int, learning_rate: float, dropout: float
+) -> float:
+    """AdamW with warm-up and cosine decay over `steps` batches; returns the last mean loss."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=learning_rate, betas=(0.9, 0.95)
+    )
+    warmup = max(1, steps // 25)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    )
+    # The language model has too few texts not to learn them by heart: dropout on what each layer adds keeps it from reciting.
+    for layer in model.model.layers:
+        for module in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            module.register_forward_hook(lambda module, _inputs, output: torch.nn.functional.dropout(output, dropout, module.training))
+    model.train()
+    started = time.perf_counter()
+    mean = math.nan
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns) as progress:
+        bar = progress.add_task("teacher", total=steps, loss="")
+        for step, (ids, labels) in enumerate(material, start=1):
+            targets = labels[:, 1:]
+            learned = targets != IGNORED
+            with torch.autocast("cpu", torch.bfloat16):
+                states = model.model(input_ids=ids).last_hidden_state[:, :-1]
+                # Only what the assistant says needs logits: most tokens of a lesson are prompt.
+                logits = torch.nn.functional.linear(states[learned], model.lm_head.weight)
+            loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            mean = loss.item() if math.isnan(mean) else 0.98 * mean + 0.02 * loss.item()
+            progress.update(bar, advance=1, loss=f"loss {mean:.3f}")
+            if step % 50 == 0 and not progress.console.is_terminal:
+                print(f"step {step} loss {mean:.3f} after {time.perf_counter() - started:.0f} s", flush=True)
+    return mean
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "teacher")
+    parser.add_argument("--drill-steps", type=int, default=800, help="steps on short lessons, without the system turn")
+    parser.add_argument("--steps", type=int, default=250, help="steps on whole chats, after that")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    rows = read_rows(HERE / "data" / "teacher.jsonl")
+    tokenizer = make_tokenizer(list(itertools.islice(LessonMaker(rows, options.seed + 1).lessons(), 1500)))
+    model = make_model(tokenizer, options.layers, options.hidden)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(rows)} rows, {len(tokenizer)} tokens in the vocabulary")
+    started = time.perf_counter()
+    maker = LessonMaker(rows, options.seed)
+    drills, chats = batches(tokenizer, maker.drills()), batches(tokenizer, maker.lessons())
+    steps = options.drill_steps + options.steps
+    material = itertools.chain(itertools.islice(drills, options.drill_steps), itertools.islice(chats, options.steps))
+    loss = train(model, material, steps, options.learning_rate, options.dropout)
+    model.eval().to(torch.bfloat16)
+    model.save_pretrained(options.out)
+    tokenizer.save_pretrained(options.out)
+    print(f"{steps} steps, loss {loss:.3f}, {(time.perf_counter() - started) / 60:.1f} min; written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

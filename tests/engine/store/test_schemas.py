@@ -1,0 +1,160 @@
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs)
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from engine.records import (
+    Call,
+    Completion,
+    Failure,
+    FailureReason,
+    FinishReason,
+    Message,
+    Origin,
+    Outcome,
+    Request,
+    RoundRecord,
+    RowCounts,
+    Sample,
+    SamplingParams,
+    Timings,
+    Usage,
+)
+from engine.store.schemas import (
+    SCHEMAS,
+    pack_calls,
+    pack_evaluations,
+    pack_rejections,
+    pack_rounds,
+    pack_samples,
+    unpack_calls,
+    unpack_rounds,
+    unpack_samples,
+)
+from engine.store.text import escape, unescape
+from tests.engine.store.builders import make_call, make_evaluation, make_rejection, make_sample
+from tests.engine.store.strategies import any_text, counts, seconds
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=6,
+)
+origins = st.builds(Origin, counts, counts, any_text, any_text, any_text, any_text, any_text, any_text, any_text)
+samples = st.builds(Sample, any_text, any_text, any_text, origins)
+row_counts = st.builds(RowCounts, counts, counts, counts, counts, counts)
+timings = st.builds(Timings, seconds, seconds, counts)
+outcomes = st.one_of(
+    st.builds(Completion, any_text, any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings),
+    st.builds(Failure, any_text, st.sampled_from(FailureReason), any_text, timings),
+)
+requests = st.builds(
+    Request,
+    any_text,
+    st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), any_text), max_size=3).map(tuple),
+    st.builds(
+        SamplingParams,
+        st.floats(0, 2),
+        st.floats(0, 1),
+        counts,
+        st.integers(-(2**63), 2**63 - 1),
+        st.none() | st.dictionaries(any_text, json_values, max_size=3),
+    ),
+)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Call:
+    outcome: Outcome = draw(outcomes)
+    origin = replace(draw(origins), request_id=outcome.request_id)
+    return Call(draw(requests), origin, outcome, draw(row_counts))
+
+
+def through_parquet(table: pa.Table) -> pa.Table:
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd")
+    return pq.read_table(file)
+
+
+@given(any_text)
+def test_any_string_becomes_unicode_and_comes_back(text: str) -> None:
+    stored = escape(text)
+    stored.encode("utf-8")
+    assert unescape(stored) == text
+
+
+def test_ordinary_text_is_stored_as_it_is() -> None:
+    for text in ("", "naïve café", r"C:\new\ud800", "\0", "😀", "ﷺ"):
+        assert escape(text) == text
+
+
+@given(st.lists(samples, max_size=3))
+@example([make_sample(text="x" * 1_000_000)])
+@example([make_sample(text="'; DROP TABLE samples; --"), make_sample(text="<script>alert(1)</script>"), make_sample(text="\0\ud800")])
+def test_samples_come_back_as_they_were(rows: list[Sample]) -> None:
+    assert unpack_samples(through_parquet(pack_samples(rows))) == rows
+
+
+@given(st.lists(calls(), max_size=3))
+def test_calls_come_back_as_they_were(rows: list[Call]) -> None:
+    assert unpack_calls(through_parquet(pack_calls(rows))) == rows
+
+
+@given(st.lists(st.builds(RoundRecord, *[counts] * 4, row_counts, counts, counts, seconds, st.dictionaries(any_text, counts)), max_size=3))
+def test_rounds_come_back_as_they_were(rows: list[RoundRecord]) -> None:
+    assert unpack_rounds(through_parquet(pack_rounds(rows))) == rows
+
+
+def test_the_order_of_properties_in_a_json_schema_is_kept() -> None:
+    # Constrained decoding writes properties in this order.
+    ordered = {"properties": {"text": {}, "label": {}}}
+    call = make_call()
+    call = replace(call, request=replace(call.request, sampling=replace(call.request.sampling, json_schema=ordered)))
+    schema = unpack_calls(pack_calls([call]))[0].request.sampling.json_schema
+    assert schema is not None
+    assert list(schema["properties"]) == ["text", "label"]
+
+
+def test_rejections_and_evaluations_hold_every_value() -> None:
+    (rejection,) = pack_rejections([make_rejection()]).to_pylist()
+    assert {key: rejection[key] for key in ("id", "reason", "detail", "raw", "label", "round")} == {
+        "id": "q1-1",
+        "reason": "duplicate",
+        "detail": "of the seed",
+        "raw": '{"text": ""}',
+        "label": "refund",
+        "round": 1,
+    }
+    (evaluation,) = pack_evaluations([make_evaluation()]).to_pylist()
+    assert evaluation == {
+        "round": 1,
+        "split": "validation",
+        "accuracy": 0.6,
+        "macro_f1": 0.5,
+        "weighted_f1": 0.55,
+        "num_rows": 20,
+        "loss": 1.25,
+        "num_train_rows": 40,
+        "train_s": 3.0,
+        "epochs": 7,
+        "classes": [{"label": "refund", "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 10}],
+    }
+
+
+def test_a_call_with_the_answer_to_another_request_is_refused() -> None:
+    call = make_call("q1")
+    with pytest.raises(AssertionError, match="of one request"):
+        pack_calls([replace(call, origin=replace(call.origin, request_id="q2"))])
+
+
+def test_no_row_makes_an_empty_table_of_the_same_schema() -> None:
+    assert pack_samples([]).schema.equals(SCHEMAS["samples"], check_metadata=True)

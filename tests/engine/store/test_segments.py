@@ -1,0 +1,82 @@
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs)
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine.errors import StoreError
+from engine.store.schemas import SCHEMAS, VERSION_KEY, pack_samples, unpack_samples
+from engine.store.segments import committed, read_segment, read_table, remove_leftovers, write_segment
+from tests.engine.store.builders import make_sample
+
+SAMPLES = SCHEMAS["samples"]
+
+
+def write(folder: Path, *ids: str) -> Path:
+    return write_segment(folder, pack_samples([make_sample(id) for id in ids]))
+
+
+def ids(table: pa.Table) -> list[str]:
+    return [sample.id for sample in unpack_samples(table)]
+
+
+def test_segments_are_numbered_and_read_in_order(tmp_path: Path) -> None:
+    assert [write(tmp_path, "a-0", "a-1").name, write(tmp_path, "b-0").name] == ["000001.parquet", "000002.parquet"]
+    assert ids(read_table(tmp_path, SAMPLES)) == ["a-0", "a-1", "b-0"]
+    assert [path.name for path in committed(tmp_path, after=1)] == ["000002.parquet"]
+
+
+def test_order_is_by_number_past_a_million(tmp_path: Path) -> None:
+    (tmp_path / "999999.parquet").touch()
+    assert write(tmp_path, "a-0").name == "1000000.parquet"
+    assert [path.name for path in committed(tmp_path)] == ["999999.parquet", "1000000.parquet"]
+
+
+def test_what_has_no_final_name_is_no_segment(tmp_path: Path) -> None:
+    write(tmp_path, "a-0")
+    for name in (".000002.parquet.77.tmp", "notes.txt", "000003.parquet.bak"):
+        (tmp_path / name).write_bytes(b"torn")
+    assert ids(read_table(tmp_path, SAMPLES)) == ["a-0"]
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.parquet", "000003.parquet.bak", "notes.txt"]
+
+
+def test_no_segment_yet_is_an_empty_table(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert read_table(folder, SAMPLES).schema.names == SAMPLES.names
+        assert read_table(folder, SAMPLES, ["id"]).to_pylist() == []
+
+
+def test_a_disk_that_refuses_is_named_and_nothing_stays(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot write .*000001\.parquet: File too large"):
+            write(tmp_path, "a-0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StoreError, match="No such file"):
+        write(tmp_path / "missing", "a-0")
+
+
+def test_a_segment_of_another_version_is_refused(tmp_path: Path) -> None:
+    newer = SAMPLES.with_metadata({VERSION_KEY: b"samples 2"}).empty_table()
+    write_segment(tmp_path, newer)
+    with pytest.raises(StoreError, match=r"holds 'samples 2', this Reflux reads 'samples 1'"):
+        read_table(tmp_path, SAMPLES)
+
+
+@pytest.mark.parametrize("position", [0, 200, -1])
+def test_a_damaged_segment_is_an_error(tmp_path: Path, position: int) -> None:
+    path = write(tmp_path, *(f"a-{number}" for number in range(50)))
+    content = bytearray(path.read_bytes())
+    content[position : position + 8 if position >= 0 else None] = b"????????"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"cannot read the table|no Parquet file"):
+        read_segment(path, SAMPLES)
