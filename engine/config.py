@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -176,11 +176,11 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
-        _set(content, key.split("."), value)
+        _set(content, key, value)
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
+        raise UserError("\n".join(f"{path}: {_explain(item)}" for item in _causes(error.errors()))) from None
     return _with_absolute_paths(config, path.resolve().parent)
 
 
@@ -193,10 +193,14 @@ def restore_config(content: Mapping[str, Any]) -> RunConfig:
     return RunConfig.model_validate(content)
 
 
-def _set(content: dict[str, Any], keys: list[str], value: object) -> None:
-    for key in keys[:-1]:
-        content = content.setdefault(key, {})
-    content[keys[-1]] = value
+def _set(content: dict[str, Any], key: str, value: object) -> None:
+    section: Any = content
+    *parents, last = key.split(".")
+    for name in parents:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise UserError(f"{key} cannot be set: {name!r} is a value, not a section")
+    section[last] = value
 
 
 def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
@@ -216,6 +220,12 @@ def resolve_model(name: str, base: Path) -> str:
     """A folder beside the configuration wins over a hub id of the same spelling; anything that looks like a path is one."""
     folder = (base / name).resolve()
     return str(folder) if folder.exists() or name.startswith((".", "/", "~")) else name
+
+
+def _causes(items: Sequence[Any]) -> list[Any]:
+    """Without what only follows: a list with a wrong item is reported as too short as well."""
+    places = [item["loc"] for item in items]
+    return [item for item in items if not any(place != item["loc"] and place[: len(item["loc"])] == item["loc"] for place in places)]
 
 
 def _explain(item: Any) -> str:

@@ -20,9 +20,12 @@ class Endpoint:
 
 
 def user_endpoint(url: str, model: str, api_key: str | None) -> Endpoint:
-    """An endpoint as a user gives it: with or without `/v1`. `model` is still what the configuration says; see `teacher.find_model`."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    """An endpoint as a user gives it: with or without `/v1`. `model` is still the configuration's; see `teacher.find_model`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"endpoint {url!r} is no URL of a server; give its base URL, e.g. http://127.0.0.1:8000/v1")
     base = url.rstrip("/")
     return Endpoint(base if base.endswith("/v1") else f"{base}/v1", model, api_key or None)

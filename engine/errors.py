@@ -1,12 +1,12 @@
 """Errors that stop a run. A bad reply or row is no error but data: it ends as a Failure or a Rejection in a table.
 
-    RefluxError
-    ├── UserError (also ValueError)     something given to us is wrong; exit status 2, nothing half-written
-    │   └── PreflightError              this machine lacks something the run needs
-    └── MachineError (also RuntimeError)  something that should run has broken; exit status 1, the run resumes
-        ├── ServerError                 the teacher's server did not start, or died
-        ├── StudentError                the student worker died
-        └── StoreError                  the run directory could not be written or read
+RefluxError
+├── UserError (also ValueError)     something given to us is wrong; exit status 2, nothing half-written
+│   └── PreflightError              this machine lacks something the run needs
+└── MachineError (also RuntimeError)  something that should run has broken; exit status 1, the run resumes
+├── ServerError                 the teacher's server did not start, or died
+├── StudentError                the student worker died
+└── StoreError                  the run directory could not be written or read
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def find_orphans() -> list[Orphan]:
     return [Orphan(owner, tuple(since), min(since.values())) for owner, since in found.items() if owner.is_gone]
 
 
-def end_orphan(orphan: Orphan, timeout_s: float = 10.0) -> None:
+def end_orphan(orphan: Orphan, timeout_s: float) -> None:
     """Asks its processes to end, and kills what has not within `timeout_s`; blocking. Returns when they are gone."""
     end_processes([process for process, owner in _marked() if owner == orphan.owner], timeout_s)
 

@@ -1,6 +1,6 @@
 """What flows through Reflux: small frozen values with no behaviour beyond facts derived from their fields.
 
-    WeaknessReport -> Assignment -> Request -> Completion | Failure -> Candidate -> Sample | Rejection
+WeaknessReport -> Assignment -> Request -> Completion | Failure -> Candidate -> Sample | Rejection
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """The run directory: everything a run is, in one place, and the only thing that engine and student share.
 
-    runs/NAME/
-      run.json                  resolved configuration, versions, seed, teacher, server flags
-      journal/                  teacher answers of the round in progress, synced before anybody acts on them
-      tables/samples/           accepted rows                                    written by the engine
-      tables/rejections/        refused rows, with the reason                    written by the engine
-      tables/calls/             every teacher call                               written by the engine
-      tables/rounds/            one row a round, when its rows are complete      written by the engine
-      tables/evaluations/       one row a round and split                        written by the student
-      reports/0000.json …       weakness reports by round                        written by the student
-      finish.json               the engine asks no more; which round's student to keep, and why
-      reports/final.json        scores on test, of the seed student and the kept one: the student's last word
-      student/round-0000/ …     checkpoints, each with its watermark;  student/final/  the model to take home
-      logs/                     server.log, student.log
-      summary.json              the figures of the run, for programs
+runs/NAME/
+run.json                  resolved configuration, versions, seed, teacher, server flags
+journal/                  teacher answers of the round in progress, synced before anybody acts on them
+tables/samples/           accepted rows                                    written by the engine
+tables/rejections/        refused rows, with the reason                    written by the engine
+tables/calls/             every teacher call                               written by the engine
+tables/rounds/            one row a round, when its rows are complete      written by the engine
+tables/evaluations/       one row a round and split                        written by the student
+reports/0000.json …       weakness reports by round                        written by the student
+finish.json               the engine asks no more; which round's student to keep, and why
+reports/final.json        scores on test, of the seed student and the kept one: the student's last word
+student/round-0000/ …     checkpoints, each with its watermark;  student/final/  the model to take home
+logs/                     server.log, student.log
+summary.json              the figures of the run, for programs
 """
 
 from __future__ import annotations

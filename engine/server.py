@@ -36,6 +36,8 @@ PROBE_S = 0.2
 """Between two looks at a server that starts."""
 STOP_TIMEOUT_S = 15.0
 """For a server to end by itself when asked; then its processes are killed. vLLM needs 2 to 3 s."""
+ORPHAN_TIMEOUT_S = 2.0
+"""For engine processes whose API server is gone."""
 LAST_LINES = 15
 LOG_TAIL_BYTES = 256 * 1024
 
@@ -98,6 +100,7 @@ class VllmServer:
         self._process: asyncio.subprocess.Process | None = None
         self._ended: asyncio.Task[int]
         self._log_start = 0
+        self._phase = ""
         self._is_stopping = False
 
     async def __aenter__(self) -> VllmServer:
@@ -134,7 +137,7 @@ class VllmServer:
         for orphan in find_orphans():
             if orphan.owner.run == self._owner.run:
                 self._on_notice(f"{orphan}; ending it")
-                end_orphan(orphan)
+                end_orphan(orphan, ORPHAN_TIMEOUT_S)
             else:
                 self._on_notice(f"{orphan}; end it with: {orphan.command}")
 
@@ -193,14 +196,17 @@ class VllmServer:
     def _show_phase(self) -> None:
         log = self._read_log()
         reached = [phase for sign, phase in _PHASES if sign in log]
-        if reached:
-            self._on_phase(reached[-1])
+        if reached and reached[-1] != self._phase:
+            self._phase = reached[-1]
+            self._on_phase(self._phase)
 
     async def _stop(self) -> None:
         """Bounded by the time limits within. A server that died may have left its engine's processes behind, so all are looked for."""
         self._is_stopping = True
         if self._process is not None:
-            await _see_through(asyncio.to_thread(end_session, self._owner, self._process.pid, STOP_TIMEOUT_S))
+            # Engine processes alone have nothing to finish.
+            patience_s = STOP_TIMEOUT_S if self._process.returncode is None else ORPHAN_TIMEOUT_S
+            await _see_through(asyncio.to_thread(end_session, self._owner, self._process.pid, patience_s))
             await self._ended
 
     def _obituary(self, what: str) -> str:

@@ -29,9 +29,7 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
     Raises UserError for a missing or unreadable file, a row without text or label, a label outside the taxonomy, or a class without seed rows.
     """
     names = [label.name for label in config.labels]
-    seed_rows, validation, test = (
-        _labelled_rows(path, names) for path in (config.data.seed, config.data.validation, config.data.test)
-    )
+    seed_rows, validation, test = (_labelled_rows(path, names) for path in (config.data.seed, config.data.validation, config.data.test))
     _require_every_class(seed_rows, names, config.data.seed)
     if config.data.seed_rows_per_class is not None:
         seed_rows = _draw(seed_rows, names, config.data.seed_rows_per_class, seed)
@@ -57,6 +55,11 @@ def read_examples(path: Path) -> list[Example]:
     if not rows:
         raise UserError(f"{path}: no rows")
     return rows
+
+
+def read_column(path: Path, name: str) -> list[str]:
+    """One column of strings; a null is an empty text."""
+    return [value or "" for value in read_columns(path, (name,)).column(name).to_pylist()]
 
 
 def read_columns(path: Path, columns: Iterable[str]) -> pa.Table:

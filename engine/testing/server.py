@@ -44,9 +44,15 @@ class Behaviour:
     def parse(cls, text: str) -> Behaviour:
         """ValueError if there is no such behaviour."""
         name, *numbers = text.split(":")
-        if NUM_ARGUMENTS.get(name) != len(numbers):
+        try:
+            behaviour = cls(name, tuple(map(float, numbers)))
+        except ValueError:
+            behaviour = cls("")
+        # Times and counts may be nothing; every how many may not.
+        least = 1 if name in ("status", "reset", "malformed", "truncated") else 0
+        if NUM_ARGUMENTS.get(behaviour.name) != len(numbers) or any(number < least for number in behaviour.numbers):
             raise ValueError(f"{text!r} is no behaviour; there are: {', '.join(NUM_ARGUMENTS)}")
-        return cls(name, tuple(map(float, numbers)))
+        return behaviour
 
     def strikes(self, number: int) -> bool:
         """Whether request `number`, counted from 1, is one of every so many."""

@@ -44,7 +44,7 @@ def read_rows(path: Path) -> list[MarkedRow]:
     rows: list[MarkedRow] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         value: dict[str, Any] = json.loads(line)
-        rows.append(MarkedRow(value["text"], value["label"], tuple((s, e, t) for s, e, t in value["spans"])))
+        rows.append(MarkedRow(value["text"], value["label"], tuple((span["start"], span["end"], span["type"]) for span in value["spans"])))
     return rows
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from corpus import FOLDER, Utterance, near_copies, read_corpus
@@ -21,7 +22,8 @@ SIZES = {"seed": 12, "validation": 20, "test": 50}
 
 def split(corpus: Mapping[str, Sequence[Utterance]]) -> dict[str, list[tuple[str, Utterance]]]:
     """Split name -> (intent, message), shuffled; the same corpus gives the same splits."""
-    twins = {texts[i] for texts in [[row.text for rows in corpus.values() for row in rows]] for i, j, _ in near_copies(texts, texts) if i != j}
+    texts = [row.text for rows in corpus.values() for row in rows]
+    twins = {texts[i] for i, j, _ in near_copies(texts, texts) if i != j}
     splits: dict[str, list[tuple[str, Utterance]]] = {"teacher": [], **{name: [] for name in SIZES}}
     for intent, rows in corpus.items():
         generator = random.Random(f"{SEED} {intent}")
@@ -42,7 +44,7 @@ def main() -> None:
     for name, rows in split(read_corpus(FOLDER)).items():
         lines = (
             json.dumps(
-                {"text": row.text, "label": intent, "spans": [[span.start, span.end, span.type] for span in row.spans]}, ensure_ascii=False
+                {"text": row.text, "label": intent, "spans": [asdict(span) for span in row.spans]}, ensure_ascii=False
             )
             for intent, row in rows
         )

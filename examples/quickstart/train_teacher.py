@@ -50,7 +50,11 @@ def make_tokenizer(lessons: Sequence[Lesson]) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator((content for lesson in lessons for _, content in lesson.turns), trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=END_OF_TEXT, model_max_length=CONTEXT, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TURN,
+        pad_token=END_OF_TEXT,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
@@ -130,7 +134,13 @@ def train(
     model.train()
     started = time.perf_counter()
     mean = math.nan
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task("teacher", total=steps, loss="")
         for step, (ids, labels) in enumerate(material, start=1):
@@ -169,7 +179,9 @@ def main() -> None:
     rows = read_rows(HERE / "data" / "teacher.jsonl")
     tokenizer = make_tokenizer(list(itertools.islice(LessonMaker(rows, options.seed + 1).lessons(), 1500)))
     model = make_model(tokenizer, options.layers, options.hidden)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(rows)} rows, {len(tokenizer)} tokens in the vocabulary")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(rows)} rows, {len(tokenizer)} tokens in the vocabulary"
+    )
     started = time.perf_counter()
     maker = LessonMaker(rows, options.seed)
     drills, chats = batches(tokenizer, maker.drills()), batches(tokenizer, maker.lessons())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 
@@ -18,10 +19,13 @@ class Gate:
         self._error = sync_error
         patch.setattr(os, "fsync", self._sync)
 
+    async def is_reached(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, 10), "nothing is synced"
+
     def _sync(self, descriptor: int) -> None:
         self.syncs += 1
         self.entered.set()
-        assert self.release.wait(10)
+        assert self.release.wait(10), "the test holds the disk up"
         if self._error is not None:
             raise self._error
         self._fsync(descriptor)

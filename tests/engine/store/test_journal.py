@@ -85,7 +85,7 @@ async def test_one_sync_serves_all_that_came_meanwhile_and_none_returns_before_i
     journal = open_journal(tmp_path)
     gate = Gate(monkeypatch)
     first = asyncio.create_task(journal.append(make_completion("q0")))
-    await asyncio.to_thread(gate.entered.wait)
+    await gate.is_reached()
     others = [asyncio.create_task(journal.append(make_completion(f"q{number}"))) for number in range(1, 51)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in (first, *others))
@@ -100,7 +100,7 @@ async def test_whoever_is_cancelled_does_not_take_the_group_along(tmp_path: Path
     journal = open_journal(tmp_path)
     gate = Gate(monkeypatch)
     first, second = (asyncio.create_task(journal.append(make_completion(name))) for name in ("q1", "q2"))
-    await asyncio.to_thread(gate.entered.wait)
+    await gate.is_reached()
     first.cancel()
     await asyncio.wait([first])
     gate.release.set()

@@ -61,7 +61,8 @@ async def test_a_row_ends_once_over_samples_and_rejections(run: RunDir) -> None:
 async def test_answers_are_replayed_from_the_journal_and_from_calls_until_their_round_is_complete(run: RunDir) -> None:
     async with Store(run) as store:
         await add_recorded_call(store, "sealed")
-        await store.seal()
+    async with Store(run) as store:
+        # The first journal is sealed and gone.
         await store.record(make_completion("recorded"))
     async with Store(run) as store:
         assert store.replay("sealed") == make_completion("sealed")
@@ -132,7 +133,7 @@ async def test_a_full_buffer_is_sealed_and_the_call_that_filled_it_waits(run: Ru
         await opened.record(make_completion("q1"))
         gate = Gate(monkeypatch)
         filling = asyncio.create_task(opened.add_call(make_call("q1")))
-        await asyncio.to_thread(gate.entered.wait)
+        await gate.is_reached()
         assert not filling.done()
         opened.add_sample(make_sample("q2-0"))
         gate.release.set()
@@ -141,13 +142,29 @@ async def test_a_full_buffer_is_sealed_and_the_call_that_filled_it_waits(run: Ru
         assert call_ids(run) == ["q1"]
 
 
+async def test_calls_that_come_during_a_seal_do_not_each_make_a_segment(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_BUFFERED_ROWS", 2)
+    async with Store(run) as opened:
+        for request_id in ("q0", "q1"):
+            await opened.record(make_completion(request_id))
+        gate = Gate(monkeypatch)
+        opened.add_sample(make_sample("q0-0"))
+        first = asyncio.create_task(opened.add_call(make_call("q0")))
+        await gate.is_reached()
+        second = asyncio.create_task(opened.add_call(make_call("q1")))
+        await asyncio.sleep(0)
+        gate.release.set()
+        await asyncio.gather(first, second)
+        assert call_ids(run) == ["q0"]
+
+
 async def test_cancelling_whoever_seals_neither_loses_nor_doubles_rows(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Store(run) as opened:
         opened.add_sample(make_sample("q1-0"))
         await add_recorded_call(opened, "q1")
         gate = Gate(monkeypatch)
         running = asyncio.create_task(opened.seal())
-        await asyncio.to_thread(gate.entered.wait)
+        await gate.is_reached()
         opened.add_sample(make_sample("q2-0"))
         queued = asyncio.create_task(opened.seal())
         await asyncio.sleep(0)
@@ -168,7 +185,7 @@ async def test_a_call_that_comes_while_rows_are_written_waits_for_its_own_rows(r
         await opened.add_call(make_call("q1"))
         gate = Gate(monkeypatch)
         sealing = asyncio.create_task(opened.seal())
-        await asyncio.to_thread(gate.entered.wait)
+        await gate.is_reached()
         opened.add_sample(make_sample("q2-0"))
         await opened.add_call(make_call("q2"))
         gate.release.set()

@@ -1,0 +1,41 @@
+# The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-fast check format lock teacher
+export PYTHON ?= python3
+SEED ?= 1
+BIN := .venv/bin
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: .venv/ready ## make .venv with everything, once (GPU=1 for the GPU build of vLLM)
+
+.venv/ready: requirements/setup.sh requirements/cpu.txt requirements/dev.txt pyproject.toml
+	@bash requirements/setup.sh
+
+quickstart: .venv/ready ## teach a small model with a local LLM, on this machine (SEED=n for another draw)
+	@$(BIN)/reflux run examples/quickstart/quickstart.toml --out runs/quickstart --seed $(SEED) --again
+
+test: .venv/ready ## all tests, the real vLLM included
+	$(BIN)/python -m pytest
+
+test-fast: .venv/ready ## the tests that need no vLLM
+	$(BIN)/python -m pytest -m "not e2e and not gpu"
+
+check: .venv/ready ## lint, format, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/ready ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/ready ## remake the pinned lists in requirements/
+	$(BIN)/python requirements/lock.py
+
+teacher: .venv/ready ## retrain the quickstart's teacher from scratch, then measure it (about 40 minutes on 2 cores)
+	$(BIN)/python examples/quickstart/split.py
+	$(BIN)/python examples/quickstart/train_teacher.py
+	$(BIN)/python examples/quickstart/measure_teacher.py

@@ -1,0 +1,103 @@
+"""A run's progress on a terminal: one live line, and a line for each round. Without a terminal, plain lines, one a phase or round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bars, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from engine.display import bar, inert, row_counts
+from engine.progress import Progress
+from engine.records import RoundRecord, RowCounts, WeaknessReport
+
+
+@contextmanager
+def console_progress(console: Console) -> Iterator[Progress]:
+    """Draws on `console` (standard error) until the block is left."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TextColumn("{task.fields[rows]}"), TimeElapsedColumn()
+    )  # fmt: skip
+    with Bars(*columns, console=console, transient=True, refresh_per_second=8) as bars:
+        yield _Live(console, bars)
+
+
+class _Lines:
+    """One plain line for what is worth keeping in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.perf_counter()
+
+    def phase(self, text: str) -> None:
+        self._print(Text(text))
+
+    def notice(self, text: str) -> None:
+        self._print(Text(f"note: {text}"))
+
+    def round_started(self, round: int, num_assignments: int) -> None:
+        pass
+
+    def assignment_done(self, rows: RowCounts) -> None:
+        pass
+
+    def round_done(self, record: RoundRecord) -> None:
+        self._print(_round_line(record))
+
+    def reported(self, report: WeaknessReport) -> None:
+        self._print(_report_line(report))
+
+    def _print(self, text: Text) -> None:
+        clock = f"{time.perf_counter() - self._started:6.1f} s  "
+        self._console.print(Text(clock) + inert(text.plain, max_chars=2000), soft_wrap=True, highlight=False)
+
+
+class _Live:
+    """The phase and the round's rows in a line that is redrawn at a fixed rate; rounds stay above it."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        self._console = console
+        self._bars = bars
+        self._bar = bars.add_task("starting", total=None, rows="")
+        self._rows = RowCounts()
+        self._done = 0
+
+    def phase(self, text: str) -> None:
+        self._bars.reset(self._bar, total=None, description=inert(text).plain, rows="")
+
+    def notice(self, text: str) -> None:
+        self._console.print(Text.assemble(("note: ", "yellow"), inert(text, max_chars=2000)))
+
+    def round_started(self, round: int, num_assignments: int) -> None:
+        self._rows, self._done = RowCounts(), 0
+        self._bars.reset(self._bar, total=num_assignments, description=f"teacher writes round {round}", rows="")
+
+    def assignment_done(self, rows: RowCounts) -> None:
+        self._rows += rows
+        self._done += 1
+        self._bars.update(self._bar, completed=self._done, rows=f"{self._rows.accepted} of {self._rows.requested} rows accepted")
+
+    def round_done(self, record: RoundRecord) -> None:
+        self._console.print(_round_line(record), highlight=False)
+
+    def reported(self, report: WeaknessReport) -> None:
+        self._console.print(_report_line(report), highlight=False)
+
+
+def _round_line(record: RoundRecord) -> Text:
+    rate = record.completion_tokens / record.generation_s if record.generation_s else 0.0
+    return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s")
+
+
+def _report_line(report: WeaknessReport) -> Text:
+    f1 = report.scores.macro_f1
+    rows = f"{report.num_train_rows} rows, {report.train_s:.1f} s"
+    return Text.assemble(
+        f"student {report.round}: validation macro F1 ", (f"{f1:.3f}", "bold"), f" {bar(f1)} ", (f"loss {report.loss:.3f}, {rows}", "dim")
+    )

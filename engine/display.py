@@ -1,0 +1,127 @@
+"""What the command line shows people, drawn with rich. Text of teachers and files is hostile: it is shown as it is, never as markup, and
+its control characters are made visible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from engine.records import FinalReport, RoundRecord, RowCounts, Scores, WeaknessReport
+from engine.summary import Summary
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BAR_WIDTH = 24
+
+
+def inert(value: object, max_chars: int = 300) -> Text:
+    """A value as text that can neither style the terminal nor move its cursor."""
+    text = "" if value is None else str(value)
+    shown = text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+    return Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1] if found[0] != "\n" else "⏎", shown))
+
+
+def bar(share: float, width: int = _BAR_WIDTH) -> str:
+    """A bar for a share of 1, in eighths of a character."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """Columns of numbers are set to the right."""
+    material = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(columns):
+        numeric = bool(material) and all(isinstance(row[index], int | float) or row[index] is None for row in material)
+        table.add_column(inert(name), justify="right" if numeric else "left", overflow="fold")
+    for row in material:
+        table.add_row(*(inert(f"{value:.3f}" if isinstance(value, float) else value) for value in row))
+    return table
+
+
+def summary_view(summary: Summary) -> RenderableType:
+    """The end of a run: scores before and after, where the rows went, what it took, where the files are."""
+    before, after = summary.student.before, summary.student.after
+    scores = Table(title="Student on test", title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("", "left")):
+        scores.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
+    for name, first, last in _score_lines(before.test, after.test):
+        scores.add_row(name, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}", bar(last))
+    scores.add_row("training rows", str(summary.curve.train_rows[before.round]), str(summary.curve.train_rows[after.round]), "", "")
+    scores.add_row("round", str(before.round), str(after.round), "", f"of {summary.rounds}; stopped: {summary.stopped}", style="dim")
+    took = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in (
+        ("Rows", row_counts(summary.rows)),
+        ("Teacher", f"{summary.teacher.calls} calls, {_tokens(summary.teacher.prompt_tokens)} prompt and "
+                    f"{_tokens(summary.teacher.completion_tokens)} completion tokens"),  # fmt: skip
+        ("Time", f"{_seconds(summary.wall_s)}: teacher writing {_seconds(summary.teacher.generation_s)}, "
+                 f"student learning {_seconds(summary.student.train_s)}"),  # fmt: skip
+        ("Student", summary.files["student"]),
+        ("Tables", summary.files["tables"]),
+        ("Figures", summary.files["summary"]),
+    ):
+        took.add_row(Text(name, style="bold"), inert(value))
+    notes = [Text(f"Leaks: {leak}", style="yellow") for leak in summary.leaks]
+    return Group("", scores, "", took, *notes)
+
+
+def row_counts(rows: RowCounts) -> str:
+    surplus = f" (and {rows.surplus} not asked for)" if rows.surplus else ""
+    return f"{rows.requested} asked = {rows.accepted} accepted + {rows.rejected} rejected + {rows.failed} failed{surplus}"
+
+
+def rounds_view(rounds: Sequence[RoundRecord], reports: Sequence[WeaknessReport]) -> Table:
+    """The run by round, with the student's validation score after it."""
+    by_round = {record.round: record for record in rounds}
+    lines: list[Sequence[object]] = []
+    for report in reports:
+        record = by_round.get(report.round)
+        counts = record.rows if record else RowCounts()
+        tokens = record.completion_tokens if record else 0
+        lines.append(
+            (report.round, counts.requested, counts.accepted, counts.rejected, counts.failed, tokens, report.num_train_rows,
+             report.loss, report.scores.macro_f1, bar(report.scores.macro_f1))  # fmt: skip
+        )
+    columns = ("round", "asked", "accepted", "rejected", "failed", "tokens", "train rows", "val. loss", "val. macro F1", "")
+    return plain_table(columns, lines, title="By round")
+
+
+def classes_view(final: FinalReport) -> Table:
+    """F1 by label on test, before and after, the weakest first."""
+    before = {score.label: score for score in final.before.classes}
+    lines = [
+        (score.label, before[score.label].f1, score.f1, score.precision, score.recall, score.support, bar(score.f1))
+        for score in sorted(final.after.classes, key=lambda score: score.f1)
+    ]
+    columns = ("label", "F1 before", "F1 after", "precision", "recall", "rows", "")
+    return plain_table(columns, lines, title="By label on test")
+
+
+def weakness_view(report: WeaknessReport, count: int = 8) -> Table:
+    """What the student mixes up most on validation."""
+    lines = [(confusion.label, confusion.predicted, confusion.count) for confusion in report.confusions[:count]]
+    return plain_table(("label", "taken for", "rows"), lines, title=f"Confusions on validation after round {report.round}")
+
+
+def print_error(console: Console, message: str) -> None:
+    console.print(Text.assemble(("error: ", "bold red"), inert(message, max_chars=10_000)), soft_wrap=True)
+
+
+def _score_lines(before: Scores, after: Scores) -> list[tuple[str, float, float]]:
+    return [
+        ("accuracy", before.accuracy, after.accuracy),
+        ("macro F1", before.macro_f1, after.macro_f1),
+        ("weighted F1", before.weighted_f1, after.weighted_f1),
+    ]
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

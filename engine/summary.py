@@ -1,0 +1,115 @@
+"""The figures of a finished run, as `summary.json` holds them and the command line shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import RunConfig
+from engine.manifest import Manifest
+from engine.records import FinalReport, Finish, RoundRecord, RowCounts, Scores, WeaknessReport
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSide:
+    """One student's scores; `validation` steered the run, `test` was read once at its end."""
+
+    round: int
+    validation: Scores
+    test: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSummary:
+    before: StudentSide
+    """Trained on the seed rows alone."""
+    after: StudentSide
+    """The kept one."""
+    encoder: str
+    num_parameters: int
+    precision: str
+    train_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSummary:
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    generation_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The run by round; index 0 is the seed student."""
+
+    loss: tuple[float, ...]
+    macro_f1: tuple[float, ...]
+    """On validation."""
+    train_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    name: str
+    strategy: str
+    seed: int
+    wall_s: float
+    """Time that processes worked on this run, of all of them together where it was resumed."""
+    rounds: int
+    stopped: str
+    """Why no further round was asked."""
+    student: StudentSummary
+    rows: RowCounts
+    teacher: TeacherSummary
+    curve: Curve
+    leaks: tuple[str, ...]
+    """What of validation or test reached the teacher or the student, by an option of the method; empty when nothing did."""
+    files: dict[str, str]
+
+
+def summarize(
+    config: RunConfig,
+    manifest: Manifest,
+    finish: Finish,
+    final: FinalReport,
+    reports: Sequence[WeaknessReport],
+    rounds: Sequence[RoundRecord],
+    root: Path,
+) -> Summary:
+    """`reports` from round 0 on, `rounds` from round 1 on."""
+    before, after = (StudentSide(side.round, reports[side.round].scores, side.scores) for side in (final.before, final.after))
+    return Summary(
+        name=config.name,
+        strategy=config.strategy.type,
+        seed=config.seed,
+        wall_s=round(manifest.wall_s, 1),
+        rounds=finish.rounds,
+        stopped=finish.reason,
+        student=StudentSummary(
+            before, after, final.encoder, final.num_parameters, final.precision, round(sum(report.train_s for report in reports), 1)
+        ),
+        rows=sum((record.rows for record in rounds), RowCounts()),
+        teacher=TeacherSummary(
+            model=config.teacher.model,
+            calls=sum(record.calls for record in rounds),
+            prompt_tokens=sum(record.prompt_tokens for record in rounds),
+            completion_tokens=sum(record.completion_tokens for record in rounds),
+            generation_s=round(sum(record.generation_s for record in rounds), 1),
+        ),
+        curve=Curve(
+            loss=tuple(report.loss for report in reports),
+            macro_f1=tuple(report.scores.macro_f1 for report in reports),
+            train_rows=tuple(report.num_train_rows for report in reports),
+        ),
+        leaks=manifest.leaks,
+        files={
+            "student": str(root / "student" / "final"),
+            "tables": str(root / "tables"),
+            "reports": str(root / "reports"),
+            "logs": str(root / "logs"),
+            "summary": str(root / "summary.json"),
+        },
+    )

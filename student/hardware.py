@@ -1,0 +1,54 @@
+"""What a student computes on, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from engine.errors import UserError
+
+Precision = Literal["float32", "bfloat16"]
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Processor flags (Intel and AMD, Intel, Arm) of instructions that multiply in bfloat16. Without them it is emulated, and slower than float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    device: torch.device
+    precision: Precision
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Weights stay float32; under bfloat16 the large multiplications do not."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def choose_hardware(
+    device: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Hardware:
+    """UserError if a GPU is asked for and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("student.device: 'cuda' was asked for, but PyTorch sees no GPU; give 'cpu' or 'auto'")
+    chosen = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    if precision == "auto":
+        precision = "bfloat16" if _computes_in_bfloat16(chosen) else "float32"
+    return Hardware(chosen, precision)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not _BF16_FLAGS.isdisjoint(_processor_flags())
+
+
+def _processor_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    # All cores are alike; x86 calls the line `flags`, Arm `Features`.
+    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), frozenset())

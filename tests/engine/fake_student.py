@@ -1,0 +1,67 @@
+"""A student worker without a model: keeps the protocol of the run directory, and reports ever better scores.
+
+    python fake_student.py [--die-at ROUND] [--complain MESSAGE] RUN
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from engine.records import ClassScore, FinalReport, Finish, MinedRow, Scores, StudentScores, WeaknessReport
+from engine.rundir import RunDir, read_json, write_json
+from engine.store import read_rounds, samples_since
+
+LABELS = ("cancel", "change", "track")
+
+
+def make_report(run: RunDir, round: int) -> WeaknessReport:
+    f1 = 1 - 0.5 / (round + 1)
+    wrong = (MinedRow("a mined text", "cancel", "change", 0.7),)
+    return WeaknessReport(
+        round=round,
+        loss=1 / (round + 1),
+        scores=Scores(f1, f1, f1, 9),
+        classes=tuple(ClassScore(label, f1, f1, f1, 3) for label in LABELS),
+        confusions=(),
+        mining="train",
+        right=(),
+        wrong=wrong,
+        hard=(),
+        num_train_rows=6 + samples_since(run, 0, round).table.num_rows,
+        train_s=0.0,
+        epochs=1,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--die-at", type=int)
+    parser.add_argument("--complain")
+    parser.add_argument("run", type=Path)
+    options = parser.parse_args()
+    if options.complain:
+        print(f"error: {options.complain}", file=sys.stderr)
+        sys.exit(2)
+    run = RunDir(options.run)
+    next_round = len(list(run.reports.glob("[0-9]*.json")))
+    while True:
+        rounds = [0, *(record.round for record in read_rounds(run))]
+        if next_round in rounds:
+            if next_round == options.die_at:
+                sys.exit("out of chalk")
+            write_json(run.report(next_round), make_report(run, next_round))
+            next_round += 1
+        elif run.finish.exists():
+            finish = read_json(run.finish, Finish)
+            before, after = (
+                StudentScores(round, make_report(run, round).scores, make_report(run, round).classes, ()) for round in (0, finish.best_round)
+            )
+            write_json(run.final_report, FinalReport(before, after, "none", 0, "none"))
+            return
+        else:
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

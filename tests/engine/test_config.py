@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from engine.config import RunConfig, dump_config, load_config, restore_config
+from engine.errors import UserError
+
+MINIMAL = """
+name = "demo"
+[task]
+domain = "messages"
+labels = [{name = "a"}, {name = "b", description = "the second"}]
+[task.data]
+seed = "seed.csv"
+validation = "validation.csv"
+test = "/data/test.csv"
+[teacher]
+model = "teacher"
+"""
+
+
+def write_config(folder: Path, content: str = MINIMAL) -> Path:
+    path = folder / "run.toml"
+    path.write_text(content)
+    return path
+
+
+def test_defaults_are_those_of_the_paper(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path))
+    assert (config.strategy.rounds, config.strategy.patience, config.strategy.rows_per_round) == (10, 5, 32)
+    assert (config.strategy.examples, config.strategy.right, config.strategy.wrong, config.strategy.hard) == (16, 16, 16, 16)
+    assert (config.student.batch_size, config.student.epochs, config.student.learning_rate, config.student.patience) == (64, 30, 2e-5, 5)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "teacher").mkdir()
+    config = load_config(write_config(tmp_path))
+    assert config.task.data.seed == tmp_path / "seed.csv"
+    assert config.task.data.test == Path("/data/test.csv")
+    assert config.teacher.model == str(tmp_path / "teacher")
+
+
+def test_a_model_that_is_no_folder_is_a_hub_id(tmp_path: Path) -> None:
+    assert load_config(write_config(tmp_path), {"teacher.model": "Qwen/Qwen3-0.6B"}).teacher.model == "Qwen/Qwen3-0.6B"
+
+
+def test_overrides_win(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path), {"seed": 7, "strategy.rounds": 2, "teacher.endpoint": "http://x/v1"})
+    assert (config.seed, config.strategy.rounds, config.teacher.endpoint) == (7, 2, "http://x/v1")
+
+
+def test_json_and_back(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path))
+    restored = restore_config(dump_config(config))
+    assert isinstance(restored, RunConfig)
+    assert restored == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("domain =", "domian =", "unknown key 'task.domian'; did you mean 'domain'?"),
+        ("description =", "descripton =", "unknown key 'task.labels.1.descripton'; did you mean 'description'?"),
+        ('model = "teacher"', 'modle = "teacher"', "unknown key 'teacher.modle'; did you mean 'model'?"),
+        ('model = "teacher"', 'model = "teacher"\nzzz = 1', "unknown key 'teacher.zzz'; valid keys: api_key_env"),
+        ('name = "demo"', "", "missing key 'name'"),
+        ('name = "demo"', 'name = "../evil"', "name: "),
+        ('{name = "b", description = "the second"}', '{name = "a"}', "given more than once: a"),
+        ("[teacher]", "[teacher]\nport = 99999", "teacher.port: "),
+        ('name = "demo"', 'name = "demo', "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(UserError) as caught:
+        load_config(write_config(tmp_path, MINIMAL.replace(old, new)))
+    assert message in str(caught.value)
+    assert str(tmp_path / "run.toml") in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.toml: no such file"):
+        load_config(tmp_path / "nothing.toml")
+
+
+def test_an_override_through_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name.x cannot be set"):
+        load_config(write_config(tmp_path), {"name.x": 1})

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+import uvloop
+
+from engine import server as server_module
+from engine.config import TeacherConfig
+from engine.errors import ServerError, UserError
+from engine.orphans import MARK, Owner
+from engine.server import VllmServer, ignore, meaningful_lines
+from tests.engine import fake_vllm
+from tests.engine.servers import make_model, sleeper
+
+PROGRAM = (sys.executable, "-I", fake_vllm.__file__)
+OWN_SERVER = """
+import asyncio, pathlib, sys
+from engine.config import TeacherConfig
+from engine.server import VllmServer
+
+async def main():
+    config = TeacherConfig(model=sys.argv[1])
+    run = pathlib.Path(sys.argv[2])
+    async with VllmServer(config, run=run, log=run / "server.log", device="cpu", program=tuple(sys.argv[3:])) as server:
+        print(server._process.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def make_server(
+    folder: Path,
+    mode: str = "serve",
+    *,
+    on_phase: Callable[[str], None] = ignore,
+    on_notice: Callable[[str], None] = ignore,
+    **config: object,
+) -> VllmServer:
+    teacher = TeacherConfig.model_validate({"model": str(make_model(folder / "tiny")), "extra_args": ("--fake", mode), **config})
+    return VllmServer(
+        teacher,
+        run=folder / "run",
+        log=folder / "run" / "logs" / "server.log",
+        on_phase=on_phase,
+        on_notice=on_notice,
+        device="cpu",
+        program=PROGRAM,
+    )
+
+
+def survivors(folder: Path) -> list[psutil.Process]:
+    """Processes that are left of the servers of `folder`'s run."""
+    mark = str(Owner.here(folder / "run"))
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def get(server: VllmServer, path: str, key: str | None) -> int:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"http://127.0.0.1:{server.launch.port}{path}") as response:
+        return response.status
+
+
+async def crash(server: VllmServer) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        await get(server, "/crash", None)
+
+
+async def serves_and_stops(folder: Path) -> None:
+    phases: list[str] = []
+    async with make_server(folder, on_phase=phases.append) as server:
+        assert await get(server, "/v1/models", server.endpoint.api_key) == 200
+        assert await get(server, "/v1/models", "another key") == 401
+        assert server.endpoint.base_url == f"http://127.0.0.1:{server.launch.port}/v1"
+        assert server.endpoint.model == "tiny"
+        assert server.start_s > 0
+        server.check()
+        [process] = survivors(folder)
+        assert process.cmdline()[: len(server.launch.command)] == list(server.launch.command)
+        assert server.endpoint.api_key is not None
+        assert server.endpoint.api_key not in " ".join(process.cmdline())
+        assert os.getsid(process.pid) == process.pid
+    assert survivors(folder) == []
+    assert phases[0] == "starting the server"
+    assert "Starting to load model" in (folder / "run" / "logs" / "server.log").read_text()
+
+
+async def test_serves_inside_the_block_and_is_gone_after_it(tmp_path: Path) -> None:
+    await serves_and_stops(tmp_path)
+
+
+def test_lives_under_uvloop_too(tmp_path: Path) -> None:
+    uvloop.run(serves_and_stops(tmp_path))
+
+
+async def test_a_server_that_fails_to_start_says_why_in_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(ServerError) as caught:
+        async with make_server(tmp_path, "fail"):
+            pass
+    assert str(caught.value).splitlines() == [
+        f"the teacher's server did not start (exit status 1); its log {tmp_path}/run/logs/server.log ends with:",
+        "    Using LBHNC KV cache layout.",
+        "    EngineCore failed to start.",
+        "    ValueError: No available memory for the cache blocks.",
+        "    RuntimeError: Engine core initialization failed. See root cause above.",
+    ]
+
+
+async def test_last_words_are_those_of_this_start(tmp_path: Path) -> None:
+    log = tmp_path / "run" / "logs" / "server.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("an earlier server's words\n")
+    with pytest.raises(ServerError) as caught:
+        async with make_server(tmp_path, "fail"):
+            pass
+    assert "earlier" not in str(caught.value)
+    assert log.read_text().startswith("an earlier server's words\n")
+
+
+async def test_silence_while_starting_has_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"no sign of life for 0\.1 s .*server\.log is empty"):
+        async with make_server(tmp_path, "silent", start_timeout_s=0.1):
+            pass
+    assert survivors(tmp_path) == []
+
+
+async def test_a_server_that_dies_is_noticed(tmp_path: Path) -> None:
+    async with make_server(tmp_path) as server:
+        watch = asyncio.create_task(server.watch())
+        await crash(server)
+        with pytest.raises(ServerError, match=r"ended in the middle of the run \(exit status 3\)"):
+            await watch
+        with pytest.raises(ServerError, match="exit status 3"):
+            server.check()
+
+
+async def test_a_server_that_is_killed_is_named_so(tmp_path: Path) -> None:
+    async with make_server(tmp_path) as server:
+        [process] = survivors(tmp_path)
+        process.kill()
+        with pytest.raises(ServerError, match="SIGKILL, perhaps because memory ran out"):
+            await server.watch()
+
+
+async def test_watching_ends_without_complaint_when_we_stop_it(tmp_path: Path) -> None:
+    async with make_server(tmp_path) as server:
+        watch = asyncio.create_task(server.watch())
+        await asyncio.sleep(0)
+    await watch
+
+
+@pytest.mark.parametrize(("mode", "phase"), [("silent", "starting the server"), ("halfway", "loading weights")])
+async def test_cancelled_while_starting_leaves_nothing(tmp_path: Path, mode: str, phase: str) -> None:
+    reached = asyncio.Event()
+
+    def on_phase(said: str) -> None:
+        if said == phase:
+            reached.set()
+
+    entering = asyncio.create_task(make_server(tmp_path, mode, on_phase=on_phase).__aenter__())
+    await reached.wait()
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert survivors(tmp_path) == []
+
+
+async def test_what_will_not_end_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
+    async with make_server(tmp_path, "stubborn"):
+        assert len(survivors(tmp_path)) == 2
+    assert survivors(tmp_path) == []
+
+
+async def test_children_of_a_server_that_died_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "ORPHAN_TIMEOUT_S", 0.1)
+    async with make_server(tmp_path, "stubborn") as server:
+        await crash(server)
+        with pytest.raises(ServerError):
+            await server.watch()
+        assert len(survivors(tmp_path)) == 1
+    assert survivors(tmp_path) == []
+
+
+async def test_cancelled_while_stopping_still_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.3)
+    server = make_server(tmp_path, "stubborn")
+    await server.__aenter__()
+    leaving = asyncio.create_task(server.__aexit__(None, None, None))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert survivors(tmp_path) == []
+
+
+def test_a_server_does_not_outlive_an_owner_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWN_SERVER, str(make_model(tmp_path / "tiny")), str(tmp_path), *PROGRAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        process = psutil.Process(int(owner.stdout.readline()))
+        os.kill(owner.pid, signal.SIGKILL)
+    # A zombie may wait for ever for whatever adopted it; it does not run.
+    for _ in range(1000):
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            break
+        psutil.wait_procs([process], timeout=0.02)
+    else:
+        pytest.fail("the server outlived its owner")
+
+
+async def test_an_orphan_of_the_same_run_is_named_and_ended(tmp_path: Path) -> None:
+    notices: list[str] = []
+    with sleeper(tmp_path / "run") as orphan:
+        async with make_server(tmp_path, on_notice=notices.append):
+            assert orphan.wait(timeout=10) == -signal.SIGTERM
+    assert len(notices) == 1
+    assert str(orphan.pid) in notices[0]
+    assert notices[0].endswith("ending it")
+
+
+async def test_an_orphan_of_another_run_is_only_named(tmp_path: Path) -> None:
+    notices: list[str] = []
+    with sleeper(tmp_path / "other") as orphan:
+        async with make_server(tmp_path, on_notice=notices.append):
+            assert orphan.poll() is None
+    assert [notice for notice in notices if str(tmp_path / "other") in notice and notice.endswith(f"end it with: kill -9 {orphan.pid}")]
+
+
+async def test_wrong_input_starts_nothing(tmp_path: Path) -> None:
+    server = make_server(tmp_path)
+    (tmp_path / "tiny" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json"):
+        await server.__aenter__()
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_bars_count_as_lines() -> None:
+    assert meaningful_lines("shards: 0%\rshards: 50%\rshards: 100%\n\n") == ["shards: 0%", "shards: 50%", "shards: 100%"]

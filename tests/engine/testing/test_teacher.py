@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from engine.prompting import label_schema, rows_schema
+from engine.teacher import TeacherError
+from engine.testing.teacher import ScriptedTeacher, rows_for, write_rows
+from tests.engine.asking import LABELS, make_completion, make_request, refused
+
+
+async def test_a_list_is_answered_in_order() -> None:
+    request = make_request()
+    known = make_completion(request)
+    teacher = ScriptedTeacher(["one two", known, refused()])
+    first = await teacher.complete(request)
+    assert (first.text, first.usage.completion_tokens, first.request_id) == ("one two", 2, request.id)
+    assert await teacher.complete(request) is known
+    with pytest.raises(TeacherError):
+        await teacher.complete(request)
+    assert len(teacher.requests) == 3
+    assert teacher.in_flight == 0
+
+
+async def test_a_list_that_has_run_out_says_so() -> None:
+    with pytest.raises(AssertionError, match="no reply left for request 1"):
+        await ScriptedTeacher([]).complete(make_request())
+
+
+async def test_a_function_sees_the_request() -> None:
+    teacher = ScriptedTeacher(lambda request: str(request.sampling.seed))
+    assert (await teacher.complete(make_request(7))).text == "7"
+
+
+async def test_rows_are_valid_different_and_repeatable() -> None:
+    teacher = ScriptedTeacher(write_rows)
+    texts = [(await teacher.complete(make_request(seed, num_rows=5))).text for seed in (1, 2, 1)]
+    assert texts[0] == texts[2]
+    rows = [row for text in texts[:2] for row in json.loads(text)]
+    assert len({row["text"] for row in rows}) == len(rows) == 10
+    assert {row["label"] for row in rows} == set(LABELS)
+
+
+def test_rows_for_one_label_and_for_a_label_alone() -> None:
+    assert {row["label"] for row in json.loads(rows_for(rows_schema(["only"], 2), seed="a"))} == {"only"}
+    assert json.loads(rows_for(label_schema(["only"]), seed="a")) == {"label": "only"}
+
+
+def test_without_a_schema_there_are_rows_all_the_same() -> None:
+    assert len(json.loads(rows_for({}, seed="a"))) == 4
