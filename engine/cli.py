@@ -24,6 +24,7 @@ from rich.console import Console, Group
 from engine.config import RunConfig, TeacherConfig, load_config, resolve_model
 from engine.console_progress import console_progress
 from engine.display import classes_view, inert, plain_table, print_error, rounds_view, summary_view, weakness_view
+from engine.endpoint import configured_endpoint
 from engine.errors import RefluxError, UserError
 from engine.launch import check_model, choose_port
 from engine.loop import run_loop
@@ -35,6 +36,7 @@ from engine.server import VllmServer
 from engine.store import read_rounds, run_query
 from engine.summary import Summary
 from engine.task import load_task, read_column, read_examples
+from engine.teacher import find_model
 
 T = TypeVar("T")
 
@@ -115,6 +117,8 @@ def _teach(config: RunConfig, place: RunDir) -> Summary:
     if config.teacher.endpoint is None:
         check_model(config.teacher)
         choose_port(config.teacher.port)
+    else:
+        asyncio.run(find_model(configured_endpoint(config.teacher)))
     for warning in check_machine(Machine.here(place.root), serve=config.teacher.endpoint is None):
         _messages.print(f"note: {warning}", highlight=False)
     if place.run_json.exists():
@@ -178,8 +182,15 @@ def evaluate(
         _print_json(scored)
         return
     scores = scored.scores
-    headline = [("accuracy", scores.accuracy), ("macro F1", scores.macro_f1), ("weighted F1", scores.weighted_f1), ("rows", scores.num_rows)]
-    classes = [(score.label, score.precision, score.recall, score.f1, score.support) for score in sorted(scored.classes, key=lambda c: c.f1)]
+    headline = [
+        ("accuracy", scores.accuracy),
+        ("macro F1", scores.macro_f1),
+        ("weighted F1", scores.weighted_f1),
+        ("rows", scores.num_rows),
+    ]
+    classes = [
+        (score.label, score.precision, score.recall, score.f1, score.support) for score in sorted(scored.classes, key=lambda c: c.f1)
+    ]
     _output.print(Group(plain_table(("", ""), headline), "", plain_table(("label", "precision", "recall", "F1", "rows"), classes)))
 
 

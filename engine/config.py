@@ -1,7 +1,7 @@
 """The configuration of a run: TOML by hand, JSON by machine.
 
-Unknown keys are errors that name the nearest valid one. Relative paths in a file are relative to that file. Each part of the system receives
-its own section, never the whole tree.
+Unknown keys are errors that name the nearest valid one. Relative paths in a file are relative to that file. Each part of the system
+receives its own section, never the whole tree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class LabelConfig(_Section):
 
 class DataConfig(_Section):
     seed: Path
-    """Real labelled rows (.jsonl, .csv or .parquet with columns `text` and `label`) that the student starts from and the teacher is shown."""
+    """Real labelled rows (.jsonl, .csv or .parquet with columns `text` and `label`) that the student starts from and the teacher is
+    shown."""
     validation: Path
     """Real rows that score the student after each round. Never shown to the teacher, never trained on."""
     test: Path

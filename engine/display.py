@@ -34,7 +34,9 @@ def bar(share: float, width: int = _BAR_WIDTH) -> str:
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """Columns of numbers are set to the right."""
     material = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for index, name in enumerate(columns):
         numeric = bool(material) and all(isinstance(row[index], int | float) or row[index] is None for row in material)
         table.add_column(inert(name), justify="right" if numeric else "left", overflow="fold")
@@ -56,10 +58,16 @@ def summary_view(summary: Summary) -> RenderableType:
     took = Table.grid(padding=(0, 2, 0, 0))
     for name, value in (
         ("Rows", row_counts(summary.rows)),
-        ("Teacher", f"{summary.teacher.calls} calls, {_tokens(summary.teacher.prompt_tokens)} prompt and "
-                    f"{_tokens(summary.teacher.completion_tokens)} completion tokens"),  # fmt: skip
-        ("Time", f"{_seconds(summary.wall_s)}: teacher writing {_seconds(summary.teacher.generation_s)}, "
-                 f"student learning {_seconds(summary.student.train_s)}"),  # fmt: skip
+        (
+            "Teacher",
+            f"{summary.teacher.calls} calls, {_tokens(summary.teacher.prompt_tokens)} prompt and "
+            f"{_tokens(summary.teacher.completion_tokens)} completion tokens",
+        ),
+        (
+            "Time",
+            f"{_seconds(summary.wall_s)}: teacher writing {_seconds(summary.teacher.generation_s)}, "
+            f"student learning {_seconds(summary.student.train_s)}",
+        ),
         ("Student", summary.files["student"]),
         ("Tables", summary.files["tables"]),
         ("Figures", summary.files["summary"]),
@@ -83,8 +91,18 @@ def rounds_view(rounds: Sequence[RoundRecord], reports: Sequence[WeaknessReport]
         counts = record.rows if record else RowCounts()
         tokens = record.completion_tokens if record else 0
         lines.append(
-            (report.round, counts.requested, counts.accepted, counts.rejected, counts.failed, tokens, report.num_train_rows,
-             report.loss, report.scores.macro_f1, bar(report.scores.macro_f1))  # fmt: skip
+            (
+                report.round,
+                counts.requested,
+                counts.accepted,
+                counts.rejected,
+                counts.failed,
+                tokens,
+                report.num_train_rows,
+                report.loss,
+                report.scores.macro_f1,
+                bar(report.scores.macro_f1),
+            )
         )
     columns = ("round", "asked", "accepted", "rejected", "failed", "tokens", "train rows", "val. loss", "val. macro F1", "")
     return plain_table(columns, lines, title="By round")

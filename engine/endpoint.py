@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.config import TeacherConfig
 from engine.errors import UserError
 
 
@@ -29,6 +31,12 @@ def user_endpoint(url: str, model: str, api_key: str | None) -> Endpoint:
         raise UserError(f"endpoint {url!r} is no URL of a server; give its base URL, e.g. http://127.0.0.1:8000/v1")
     base = url.rstrip("/")
     return Endpoint(base if base.endswith("/v1") else f"{base}/v1", model, api_key or None)
+
+
+def configured_endpoint(config: TeacherConfig) -> Endpoint:
+    """The endpoint a configuration names, with the key from the environment."""
+    assert config.endpoint is not None
+    return user_endpoint(config.endpoint, config.model, os.environ.get(config.api_key_env))
 
 
 def served_name(model: str) -> str:

@@ -9,7 +9,6 @@ the student sees the round. Whatever moment a run ends at, the same call goes on
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from engine.batcher import Batcher, assume_alive
 from engine.config import RunConfig, TeacherConfig
 from engine.desk import Desk, count_tokens
-from engine.endpoint import Endpoint, user_endpoint
+from engine.endpoint import Endpoint, configured_endpoint
 from engine.errors import RefluxError
 from engine.gates import Gatekeeper
 from engine.manifest import Manifest, begin, note_server, note_work
@@ -148,7 +147,7 @@ class _Served:
 async def _serve(config: TeacherConfig, run: RunDir, progress: Progress) -> AsyncIterator[_Served]:
     if config.endpoint is not None:
         progress.phase(f"looking for {config.endpoint}")
-        endpoint = await find_model(user_endpoint(config.endpoint, config.model, os.environ.get(config.api_key_env)))
+        endpoint = await find_model(configured_endpoint(config))
         note_server(run, {"endpoint": endpoint.base_url, "model": endpoint.model})
         yield _Served(endpoint, assume_alive)
         return

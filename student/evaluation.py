@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from engine.records import ClassScore, Confusion, Scores
 from student.inference import LogProbabilities, cross_entropy
+
+_NO_ROWS: Any = 0
+"""What 0/0 counts as. scikit-learn's own annotation knows its words for it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,13 @@ def score(predicted: LogProbabilities, labels: Sequence[int], names: Sequence[st
     """`labels` are the true ones, as positions in `names`."""
     everything = range(len(names))
     guesses = predicted.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(labels, guesses, labels=everything, average=None, zero_division=0)
+    # Typed as a tuple of floats, which it is for an average only.
+    columns: Any = precision_recall_fscore_support(labels, guesses, labels=everything, average=None, zero_division=_NO_ROWS)
+    precision, recall, f1, support = columns
     scores = Scores(
         accuracy=float((guesses == np.asarray(labels)).mean()),
         macro_f1=float(np.mean(f1)),
-        weighted_f1=float(f1_score(labels, guesses, labels=everything, average="weighted", zero_division=0)),
+        weighted_f1=float(f1_score(labels, guesses, labels=everything, average="weighted", zero_division=_NO_ROWS)),
         num_rows=len(labels),
     )
     classes = tuple(
@@ -44,8 +51,7 @@ def score(predicted: LogProbabilities, labels: Sequence[int], names: Sequence[st
     return ScoreCard(scores, classes, _confusions(counts, names), cross_entropy(predicted, labels))
 
 
-def _confusions(counts: np.ndarray, names: Sequence[str]) -> tuple[Confusion, ...]:
-    found = [
-        Confusion(names[label], names[guess], int(count)) for (label, guess), count in np.ndenumerate(counts) if count and label != guess
-    ]
+def _confusions(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[Confusion, ...]:
+    pairs: list[tuple[int, int]] = np.argwhere(counts).tolist()
+    found = [Confusion(names[label], names[guess], int(counts[label, guess])) for label, guess in pairs if label != guess]
     return tuple(sorted(found, key=lambda confusion: -confusion.count))

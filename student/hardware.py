@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from engine.errors import UserError
 Precision = Literal["float32", "bfloat16"]
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Processor flags (Intel and AMD, Intel, Arm) of instructions that multiply in bfloat16. Without them it is emulated, and slower than float32."""
+"""Processor flags (Intel and AMD, Intel, Arm) of instructions that multiply in bfloat16; without them it is emulated, and slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +21,12 @@ class Hardware:
     device: torch.device
     precision: Precision
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """Weights stay float32; under bfloat16 the large multiplications do not."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def choose_hardware(
-    device: Literal["auto", "cpu", "cuda"] = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto"
-) -> Hardware:
+def choose_hardware(device: Literal["auto", "cpu", "cuda"] = "auto", precision: Precision | Literal["auto"] = "auto") -> Hardware:
     """UserError if a GPU is asked for and there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("student.device: 'cuda' was asked for, but PyTorch sees no GPU; give 'cpu' or 'auto'")

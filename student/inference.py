@@ -22,10 +22,9 @@ def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batc
     """In the order of `tokens`. Leaves the model in evaluation mode, on the device of `hardware`."""
     model = student.model.to(hardware.device).eval()  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
     result = np.empty((len(tokens), len(student.labels)))
-    padding = int(student.tokenizer.pad_token_id or 0)
     for batch in sorted_batches([len(row) for row in tokens], batch_size):
         with hardware.autocast():
-            logits: torch.Tensor = model(**collate([tokens[row] for row in batch], padding, hardware.device)).logits
+            logits: torch.Tensor = model(**collate([tokens[row] for row in batch], student.padding, hardware.device)).logits
         result[batch] = logits.double().log_softmax(dim=-1).cpu().numpy()
     return result
 

@@ -13,7 +13,7 @@ Two things make a student of few rows a better one, both only by the values it s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,12 @@ class Student:
     def max_length(self) -> int:
         """Tokens of a text that it reads."""
         return self.tokenizer.model_max_length
+
+    @property
+    def padding(self) -> int:
+        """Id of the token that fills a batch up; masked, so that any will do where there is none."""
+        token = self.tokenizer.pad_token_id
+        return token if isinstance(token, int) else 0
 
     @property
     def num_parameters(self) -> int:
@@ -122,7 +128,7 @@ def save_student(student: Student, folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """No progress bars, and no warnings about the new head, from libraries whose settings are the caller's to keep."""
     verbosity, hub_verbosity = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
     shows_progress = transformers_logging.is_progress_bar_enabled()

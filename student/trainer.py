@@ -90,7 +90,7 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
 
 
 def _loss(student: Student, rows: Rows, batch: Sequence[int], hardware: Hardware) -> torch.Tensor:
-    inputs = collate([rows.tokens[row] for row in batch], int(student.tokenizer.pad_token_id or 0), hardware.device)
+    inputs = collate([rows.tokens[row] for row in batch], student.padding, hardware.device)
     labels = torch.tensor([rows.labels[row] for row in batch], device=hardware.device)
     with hardware.autocast():
         logits: torch.Tensor = student.model(**inputs).logits

@@ -23,11 +23,10 @@ from engine.store.segments import open_table
 
 _LOCKED_DOWN: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
-    "python_enable_replacements": False,
     "autoload_known_extensions": False,
     "autoinstall_known_extensions": False,
     "allow_persistent_secrets": False,
-    # A folder to spill to stays writable for COPY, external access or not.
+    # COPY may write to the folder for spilling, external access or not; by default that is `.tmp` in the working directory.
     "temp_directory": "",
 }
 

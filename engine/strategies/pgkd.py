@@ -1,8 +1,9 @@
 """PGKD, performance-guided knowledge distillation (Di Palo, Singhi and Fadlallah, EMNLP 2024, arXiv 2411.05045).
 
 The teacher is shown the student's scores on validation and rows the student gets right, wrong, and confidently wrong, and writes rows that
-improve it; texts and labels come in one reply. As published, a round is one request of 32 rows. Here a round may be many requests at once over
-the same report, each with a weakness of its own named in its last line (`focus`), which the server's prefix cache makes cheap.
+improve it; texts and labels come in one reply. As published, a round is one request of 32 rows. Here a round may be many requests at
+once over the same report, each with a weakness of its own named in its last line (`focus`), which the server's prefix cache makes
+cheap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The teacher's lessons: chats in exactly the words that the project's own templates render, answered from the teacher split.
 
-Seed, validation and test rows never enter: the only rows read here are those of `data/teacher.jsonl`. Entities are swapped for others of their
-type in half of the rows, so that the teacher learns that an order number can be any number.
+Seed, validation and test rows never enter: the only rows read here are those of `data/teacher.jsonl`. Entities are swapped for others
+of their type in half of the rows, so that the teacher learns that an order number can be any number.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class LessonMaker:
         self._labels = [Label(label.name, label.description) for label in task.labels]
         self._library = PromptLibrary()
         self._random = random.Random(seed)
-        self._rows = list(rows)
+        self.rows = list(rows)
         self._decks: dict[str, list[MarkedRow]] = {}
         self._by_label: defaultdict[str, list[MarkedRow]] = defaultdict(list)
         self._entities: defaultdict[str, list[str]] = defaultdict(list)
-        for row in self._rows:
+        for row in self.rows:
             self._by_label[row.label].append(row)
             for start, end, kind in row.spans:
                 self._entities[kind].append(row.text[start:end])
@@ -75,7 +75,7 @@ class LessonMaker:
 
     def with_report(self) -> Lesson:
         """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing."""
-        report = self._report()
+        report = self.report()
         names = [label.name for label in self._labels]
         num_rows = self._num_rows()
         kind = self._random.random()
@@ -91,7 +91,7 @@ class LessonMaker:
             # Without a focus the teacher chooses: labels with a low F1 come more often.
             weights = [(1.02 - score.f1) ** 2 for score in report.classes]
             wanted = self._random.choices(names, weights, k=num_rows)
-        examples = [Example(row.text, row.label) for row in self._random.sample(self._rows, 16)]
+        examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, 16)]
         prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
         return Lesson("with_report", (*prompt, ("assistant", self._answer(wanted))))
 
@@ -99,7 +99,7 @@ class LessonMaker:
         """`labelling/label`: one label for one text. Several questions share a system turn, which is cheaper to read."""
         turns: list[tuple[str, str]] = []
         for _ in range(self._random.choice((1, 4, 8, 16))):
-            row = self._random.choice(self._rows)
+            row = self._random.choice(self.rows)
             system, user = self._render("labelling/label", text=self._vary(row))
             turns += [*([] if turns else [system]), user, ("assistant", json.dumps({"label": row.label}))]
         return Lesson("labelling", tuple(turns))
@@ -144,7 +144,7 @@ class LessonMaker:
             position = end
         return "".join(parts) + row.text[position:]
 
-    def _report(self) -> WeaknessReport:
+    def report(self) -> WeaknessReport:
         """Scores and mined rows such as a student might have: texts of the teacher split, mistakes made up."""
         names = [label.name for label in self._labels]
         level = self._random.random()
@@ -156,7 +156,7 @@ class LessonMaker:
         accuracy = sum(score.recall for score in classes) / len(classes)
 
         def mined(count: int, right: bool) -> tuple[MinedRow, ...]:
-            rows = self._random.sample(self._rows, count)
+            rows = self._random.sample(self.rows, count)
             return tuple(MinedRow(row.text, row.label, row.label if right else self._random.choice(names), 0.5) for row in rows)
 
         def size() -> int:

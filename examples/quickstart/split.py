@@ -1,7 +1,7 @@
 """Split the corpus into teacher, seed, validation and test rows: `python examples/quickstart/split.py` rewrites data/*.jsonl.
 
-The teacher split is all that the quickstart's teacher is trained on. The other three stand for the user's real rows, and the teacher never sees
-them. Rows that are near copies of each other always land in one split, so that no test row has a twin elsewhere.
+The teacher split is all that the quickstart's teacher is trained on. The other three stand for the user's real rows, and the teacher
+never sees them. Rows that are near copies of each other always land in one split, so that no test row has a twin elsewhere.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def main() -> None:
     DATA.mkdir(exist_ok=True)
     for name, rows in split(read_corpus(FOLDER)).items():
         lines = (
-            json.dumps(
-                {"text": row.text, "label": intent, "spans": [asdict(span) for span in row.spans]}, ensure_ascii=False
-            )
+            json.dumps({"text": row.text, "label": intent, "spans": [asdict(span) for span in row.spans]}, ensure_ascii=False)
             for intent, row in rows
         )
         (DATA / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -1,6 +1,6 @@
 """A student worker without a model: keeps the protocol of the run directory, and reports ever better scores.
 
-    python fake_student.py [--die-at ROUND] [--complain MESSAGE] RUN
+python fake_student.py [--die-at ROUND] [--complain MESSAGE] RUN
 """
 
 import argparse
@@ -55,7 +55,8 @@ def main() -> None:
         elif run.finish.exists():
             finish = read_json(run.finish, Finish)
             before, after = (
-                StudentScores(round, make_report(run, round).scores, make_report(run, round).classes, ()) for round in (0, finish.best_round)
+                StudentScores(round, make_report(run, round).scores, make_report(run, round).classes, ())
+                for round in (0, finish.best_round)
             )
             write_json(run.final_report, FinalReport(before, after, "none", 0, "none"))
             return

@@ -12,15 +12,26 @@ from pathlib import Path
 from engine.orphans import MARK, Owner
 
 READY_THEN_SLEEP = "import time; print(flush=True); time.sleep(600)"
+LEAVES_A_CHILD = """
+import signal, subprocess, sys, time
+def end(*_):
+    subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print(flush=True)
+time.sleep(600)
+"""
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
 
 
 @contextmanager
-def sleeper(run: Path, code: str = READY_THEN_SLEEP, *, owner: Owner | None = None) -> Generator[subprocess.Popen[bytes]]:
-    """A process that carries the mark of an owner who is gone: our own pid, but an earlier start."""
+def sleeper(run: Path, code: str = READY_THEN_SLEEP, *, mark: object = None) -> Generator[subprocess.Popen[bytes]]:
+    """A process that carries `mark`; without one, that of an owner who is gone: our own pid, but an earlier start."""
     here = Owner.here(run)
-    mark = str(owner or Owner(here.pid, here.started - 1, here.namespace, here.run))
-    with subprocess.Popen([sys.executable, "-S", "-c", code], env={MARK: mark}, stdout=subprocess.PIPE, start_new_session=True) as process:
+    mark = mark or Owner(here.pid, here.started - 1, here.namespace, here.run)
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", code], env={MARK: str(mark)}, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:

@@ -161,7 +161,7 @@ async def test_back_off_doubles_and_is_spread() -> None:
     assert isinstance(outcome, Failure)
     for delay_s, least_s in zip(sleeps.delays, (BACKOFF_S, 2 * BACKOFF_S, 4 * BACKOFF_S), strict=True):
         assert least_s < delay_s < 1.5 * least_s
-    assert len({delay_s % BACKOFF_S for delay_s in sleeps.delays}) == 3
+    assert len({delay_s / 2**times for times, delay_s in enumerate(sleeps.delays)}) == 3
 
 
 async def test_back_off_is_never_shorter_than_the_server_asks_for() -> None:
@@ -198,6 +198,12 @@ async def test_a_server_that_is_gone_stops_the_run() -> None:
     with pytest.raises(ServerError, match=r"server is gone: the connection dropped \(after 4 attempts"):
         await batcher.ask(make_request())
     assert journal.outcomes == []
+
+
+async def test_the_only_attempt_is_not_repeated_for_a_drop() -> None:
+    teacher = ScriptedTeacher([dropped()])
+    with pytest.raises(ServerError):
+        await make_batcher(teacher, attempts=1).ask(make_request())
 
 
 async def test_a_server_that_dies_under_a_full_load_fails_no_row() -> None:

@@ -84,5 +84,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_override_through_a_value_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="name.x cannot be set"):
+    with pytest.raises(UserError, match=r"name\.x cannot be set"):
         load_config(write_config(tmp_path), {"name.x": 1})

@@ -72,7 +72,9 @@ async def test_every_row_ends_once_when_the_server_misbehaves(tmp_path: Path) ->
     assert rows.rejected + rows.failed > 0
     assert (count_rows(tmp_path, "samples"), count_rows(tmp_path, "rejections")) == (rows.accepted, rows.rejected + rows.surplus)
     with connect(RunDir(tmp_path)) as connection:
-        (sums,) = connection.execute("select sum(rows_requested), sum(rows_accepted), sum(rows_rejected), sum(rows_failed) from calls").fetchall()
+        (sums,) = connection.execute(
+            "select sum(rows_requested), sum(rows_accepted), sum(rows_rejected), sum(rows_failed) from calls"
+        ).fetchall()
     assert sums == (rows.requested, rows.accepted, rows.rejected, rows.failed)
 
 
@@ -130,7 +132,7 @@ async def test_a_complaint_of_the_student_about_its_input_is_the_users_to_mend(t
 async def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
     async with ScriptedServer() as server:
         await run_once(make_config(server.base_url), tmp_path)
-        with pytest.raises(UserError, match="strategy.rounds: 2 -> 3"):
+        with pytest.raises(UserError, match=r"strategy\.rounds: 2 -> 3"):
             await run_once(make_config(server.base_url, rounds=3), tmp_path)
 
 

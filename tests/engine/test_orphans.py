@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from engine.orphans import MARK, Owner, end_orphan, end_session, find_orphans
-from tests.engine.servers import DEAF, READY_THEN_SLEEP, sleeper
+from engine.orphans import Owner, end_orphan, end_session, find_orphans
+from tests.engine.servers import DEAF, LEAVES_A_CHILD, sleeper
 
 
 def pids(run: Path) -> list[int]:
@@ -34,21 +32,18 @@ def test_a_process_of_an_owner_that_is_gone_is_found(tmp_path: Path) -> None:
 
 
 def test_a_process_of_a_living_owner_is_no_orphan(tmp_path: Path) -> None:
-    with sleeper(tmp_path, owner=Owner.here(tmp_path)):
+    with sleeper(tmp_path, mark=Owner.here(tmp_path)):
         assert pids(tmp_path) == []
 
 
 def test_owners_in_another_container_are_not_judged(tmp_path: Path) -> None:
-    with sleeper(tmp_path, owner=Owner(1, 1, 1, str(tmp_path))):
+    with sleeper(tmp_path, mark=Owner(1, 1, 1, str(tmp_path))):
         assert pids(tmp_path) == []
 
 
 def test_a_strange_mark_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-S", "-c", READY_THEN_SLEEP], env={MARK: "not ours"}, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with sleeper(tmp_path, mark="not ours") as process:
         assert process.pid not in [pid for orphan in find_orphans() for pid in orphan.pids]
-        process.kill()
 
 
 def test_an_orphan_is_asked_to_end(tmp_path: Path) -> None:
@@ -67,13 +62,23 @@ def test_one_that_will_not_is_killed(tmp_path: Path) -> None:
 
 def test_only_the_session_asked_for_is_ended(tmp_path: Path) -> None:
     owner = Owner.here(tmp_path)
-    with sleeper(tmp_path, owner=owner) as one, sleeper(tmp_path, owner=owner) as other:
+    with sleeper(tmp_path, mark=owner) as one, sleeper(tmp_path, mark=owner) as other:
         end_session(owner, one.pid, 10)
         assert one.wait(timeout=10) == -signal.SIGTERM
         assert other.poll() is None
 
 
 def test_a_session_of_somebody_else_with_the_same_number_is_left_alone(tmp_path: Path) -> None:
-    with sleeper(tmp_path, owner=Owner.here(tmp_path)) as process:
+    with sleeper(tmp_path, mark=Owner.here(tmp_path)) as process:
         end_session(Owner.here(tmp_path / "another"), process.pid, 0.05)
         assert process.poll() is None
+
+
+def test_what_was_started_while_ending_is_ended_too(tmp_path: Path) -> None:
+    owner = Owner.here(tmp_path)
+    with sleeper(tmp_path, LEAVES_A_CHILD, mark=owner) as process:
+        end_session(owner, process.pid, 10)
+        assert process.wait(timeout=10) == 0
+        # Its output is ours to read until the last process that holds it is gone.
+        assert process.stdout is not None
+        assert process.stdout.read() == b""

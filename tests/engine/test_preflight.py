@@ -118,7 +118,7 @@ def test_limits_of_the_older_kind_count_too(tmp_path: Path) -> None:
     write_group(
         tmp_path / "memory" / "x", memory__limit_in_bytes="1000", memory__usage_in_bytes="400", memory__stat="total_inactive_file 0\n"
     )
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")  # how it says "none"
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("400")
     assert container_headroom(tmp_path, "9:name=systemd:/\n4:memory:/x\n0::/\n") == 600
 

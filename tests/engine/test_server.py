@@ -231,9 +231,9 @@ async def test_an_orphan_of_the_same_run_is_named_and_ended(tmp_path: Path) -> N
     with sleeper(tmp_path / "run") as orphan:
         async with make_server(tmp_path, on_notice=notices.append):
             assert orphan.wait(timeout=10) == -signal.SIGTERM
-    assert len(notices) == 1
-    assert str(orphan.pid) in notices[0]
-    assert notices[0].endswith("ending it")
+    [notice] = [notice for notice in notices if str(tmp_path) in notice]  # others may have left some on this machine
+    assert str(orphan.pid) in notice
+    assert notice.endswith("ending it")
 
 
 async def test_an_orphan_of_another_run_is_only_named(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ async def test_a_full_disk_is_told_to_everyone_in_the_group_and_after(tmp_path: 
     with pytest.raises(StoreError, match="No space left"):
         await journal.append(make_completion("q9"))
     await journal.close()
+    assert make_completion("q9") not in await reopen(tmp_path)
 
 
 def files(folder: Path) -> dict[str, bool]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from engine.errors import StoreError, UserError
@@ -45,6 +47,7 @@ def test_every_table_answers(run: RunDir) -> None:
     assert rows(run, "select outcome, messages[1].content, rows_failed, strftime(started_at, '%Y-%m-%d %H:%M') from calls") == [
         ("completed", "write", 1, "2023-11-14 22:13")
     ]
+    assert run_query(run, "select started_at from calls").schema.field(0).type == pa.timestamp("us", "UTC")
     assert rows(run, "select round, split from evaluations order by split") == [(1, "test"), (1, "validation")]
 
 
@@ -99,7 +102,6 @@ async def test_a_query_beside_a_writer_sees_what_is_committed(run: RunDir) -> No
         "set temp_directory = '{folder}'",
         "call enable_logging(storage = 'file', storage_path = '{folder}/log')",
         "pragma profiling_output = '{folder}/out.json'",
-        "select * from sql",
         "insert into samples (id) values ('x')",
     ],
 )
@@ -109,12 +111,22 @@ def test_sql_reaches_no_file_and_no_setting(run: RunDir, sql: str, tmp_path: Pat
     monkeypatch.chdir(folder)
     secret = folder / "secret.txt"
     secret.write_text("a,b\n")
+    spill = folder / ".tmp"
+    spill.mkdir()
     segment = run.table("samples") / "000001.parquet"
     before = segment.read_bytes()
     with pytest.raises(UserError):
         run_query(run, sql.format(secret=secret, folder=folder, segment=segment))
-    assert list(folder.iterdir()) == [secret]
+    assert set(folder.rglob("*")) == {secret, spill}
     assert segment.read_bytes() == before
+
+
+def test_sql_sees_no_python_variable(run: RunDir) -> None:
+    with connect(run) as connection:
+        variable = pa.table({"a": [1]})
+        assert variable.num_rows == 1
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute("select * from variable")
 
 
 @pytest.mark.parametrize(

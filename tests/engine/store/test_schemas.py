@@ -86,6 +86,8 @@ def through_parquet(table: pa.Table) -> pa.Table:
 
 
 @given(any_text)
+@example("\ufdd0d83d")
+@example("\ud83d\ude00")
 def test_any_string_becomes_unicode_and_comes_back(text: str) -> None:
     stored = escape(text)
     stored.encode("utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import StoreError
 from engine.records import Call, RejectionReason, RowCounts
-from engine.rundir import RunDir
+from engine.rundir import TABLES, RunDir
 from engine.store import SCHEMAS, Store, read_samples, store, unpack_calls
 from engine.store.segments import committed, read_table
 from tests.engine.store.builders import (
@@ -227,6 +227,13 @@ async def test_leaving_on_an_error_seals_nothing_and_loses_nothing(run: RunDir) 
     assert read_samples(run) == []
     async with Store(run) as opened:
         assert opened.replay("q1") == make_completion("q1")
+
+
+async def test_opening_clears_up_after_a_dead_writer_but_leaves_the_students_table_alone(run: RunDir) -> None:
+    for name in TABLES:
+        (run.table(name) / ".000001.parquet.77.tmp").write_bytes(b"torn")
+    async with Store(run):
+        assert [path.parent.name for path in run.tables.rglob(".*")] == ["evaluations"]
 
 
 async def test_a_finished_run_opens_and_asks_nothing(run: RunDir) -> None:

@@ -5,7 +5,7 @@ from typing import cast
 
 from engine.config import PgkdConfig, SamplingConfig
 from engine.prompting import Prompt, Prompter
-from engine.records import Completion, FailureReason, Failure, FinishReason, Outcome, Timings, Usage
+from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
 from engine.strategies import Answer
 from engine.strategies.pgkd import Pgkd
 from prompts import PromptLibrary
@@ -97,7 +97,7 @@ def test_the_blocks_record_what_there_really_was() -> None:
 
 
 def test_examples_come_from_as_many_classes_as_possible() -> None:
-    pgkd, prompter = make_pgkd(examples=3)
+    pgkd, _ = make_pgkd(examples=3)
     assert pgkd.blocks(1, make_report())["examples"] == 3
     labels = Counter(row.label for row in pgkd._examples(1))  # pyright: ignore[reportPrivateUsage]
     assert labels == dict.fromkeys(LABELS, 1)
