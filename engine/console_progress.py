@@ -22,9 +22,8 @@ def console_progress(console: Console) -> Iterator[Progress]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TextColumn("{task.fields[rows]}"), TimeElapsedColumn()
-    )  # fmt: skip
+    text, rows = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rows]}")
+    columns = (SpinnerColumn(), text, BarColumn(24), rows, TimeElapsedColumn())
     with Bars(*columns, console=console, transient=True, refresh_per_second=8) as bars:
         yield _Live(console, bars)
 

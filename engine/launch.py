@@ -56,6 +56,9 @@ def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tu
     if config.eager:
         arguments.append("--enforce-eager")
     if device == "cpu":
+        # A prompt that is computed in pieces takes back a random draw after each, which the generators of processors cannot: the first
+        # seeded request to be cut would end the server ("CPU Generator does not use offset", vLLM 0.32).
+        arguments.append("--no-enable-chunked-prefill")
         arguments += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
     else:
         arguments += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]

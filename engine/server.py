@@ -36,8 +36,8 @@ PROBE_S = 0.2
 """Between two looks at a server that starts."""
 STOP_TIMEOUT_S = 15.0
 """For a server to end by itself when asked; then its processes are killed. vLLM needs 2 to 3 s."""
-ORPHAN_TIMEOUT_S = 2.0
-"""For engine processes whose API server is gone."""
+SHORT_STOP_TIMEOUT_S = 2.0
+"""For processes with nothing to finish: of a server that never came up (vLLM may then wait for its own children), or whose head is gone."""
 LAST_LINES = 15
 LOG_TAIL_BYTES = 256 * 1024
 
@@ -101,14 +101,15 @@ class VllmServer:
         self._ended: asyncio.Task[int]
         self._log_start = 0
         self._phase = ""
+        self._was_ready = False
         self._is_stopping = False
 
     async def __aenter__(self) -> VllmServer:
         await asyncio.to_thread(check_model, self._config)
+        await self._clear_orphans()  # before the port, which one of them may hold
         port = choose_port(self._config.port)
         self.launch = plan_launch(self._config, device=self._device or installed_device(), port=port, program=self._program)
         self.endpoint = Endpoint(self.launch.base_url, self.launch.served_name, secrets.token_urlsafe(24))
-        await asyncio.to_thread(self._clear_orphans)
         started = time.monotonic()
         try:
             await self._start()
@@ -116,6 +117,7 @@ class VllmServer:
         except BaseException:
             await self._stop()
             raise
+        self._was_ready = True
         self.start_s = time.monotonic() - started
         return self
 
@@ -133,11 +135,11 @@ class VllmServer:
         if not self._is_stopping:
             self.check()
 
-    def _clear_orphans(self) -> None:
-        for orphan in find_orphans():
+    async def _clear_orphans(self) -> None:
+        for orphan in await asyncio.to_thread(find_orphans):
             if orphan.owner.run == self._owner.run:
                 self._on_notice(f"{orphan}; ending it")
-                end_orphan(orphan, ORPHAN_TIMEOUT_S)
+                await asyncio.to_thread(end_orphan, orphan, SHORT_STOP_TIMEOUT_S)
             else:
                 self._on_notice(f"{orphan}; end it with: {orphan.command}")
 
@@ -200,8 +202,7 @@ class VllmServer:
         """Bounded by the time limits within. A server that died may have left its engine's processes behind, so all are looked for."""
         self._is_stopping = True
         if self._process is not None:
-            # Engine processes alone have nothing to finish.
-            patience_s = STOP_TIMEOUT_S if self._process.returncode is None else ORPHAN_TIMEOUT_S
+            patience_s = STOP_TIMEOUT_S if self._was_ready and self._process.returncode is None else SHORT_STOP_TIMEOUT_S
             await _see_through(asyncio.to_thread(end_session, self._owner, self._process.pid, patience_s))
             await self._ended
 

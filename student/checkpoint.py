@@ -57,6 +57,8 @@ def save_checkpoint(run: RunDir, student: Student, progress: Progress, predictio
 
 def load_checkpoint(run: RunDir, round: int) -> Checkpoint:
     folder = run.checkpoint(round)
+    if not folder.is_dir():
+        raise StoreError(f"the checkpoint {folder} is gone; the run cannot go on without it")
     return Checkpoint(load_student(folder), read_json(folder / STATE, Progress), read_json(folder / MINED, list[Mined]))
 
 

@@ -1,7 +1,8 @@
 """What a method of teaching is: it plans a round's work from the student's report, and carries out each piece with `ask`.
 
-A method with several dependent turns is straight code with awaits (`analysis = await ask(...)`, `texts = await ask(...)`): permits, retries,
-journal and replay live behind `ask`. A new method is one file with a class like this, and one line in `engine.strategies.STRATEGIES`.
+A method with several dependent turns is straight code with awaits (`analysis = await ask(...)`, `texts = await ask(...)`): permits,
+retries, journal and replay live behind `ask`. A new method is one file with a class like this, and one line in
+`engine.strategies.STRATEGIES`.
 """
 
 from __future__ import annotations

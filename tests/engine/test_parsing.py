@@ -28,9 +28,10 @@ def test_rows_are_found_in_any_wrapping(reply: str) -> None:
 
 
 def test_a_broken_row_costs_only_itself() -> None:
-    reply = '[{"text": "one", "label": "a"}, {"text": "tw" "label": "a"}, {"text": 3, "label": "a"}, {"label": "a"}, {"text": "four",
-    "label": "a"}]' candidates = parse_rows(reply) assert texts(reply) == ["one", "four"] assert [candidate.problem is None for
-    candidate in candidates] == [True, False, False, False, True]
+    pieces = ('{"text": "one", "label": "a"}', '{"text": "tw" "label": "a"}', '{"text": 3, "label": "a"}', '{"label": "a"}')
+    reply = f'[{", ".join(pieces)}, {{"text": "four", "label": "a"}}]'
+    assert texts(reply) == ["one", "four"]
+    assert [candidate.problem is None for candidate in parse_rows(reply)] == [True, False, False, False, True]
 
 
 def test_a_cut_off_reply_keeps_what_came_before() -> None:

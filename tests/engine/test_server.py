@@ -189,7 +189,7 @@ async def test_what_will_not_end_is_killed_with_its_children(tmp_path: Path, mon
 
 
 async def test_children_of_a_server_that_died_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "ORPHAN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server_module, "SHORT_STOP_TIMEOUT_S", 0.1)
     async with make_server(tmp_path, "stubborn") as server:
         await crash(server)
         with pytest.raises(ServerError):

@@ -27,12 +27,13 @@ FILLERS = ("the", "a", "one", "old", "small", "bright", "please", "again")
 
 
 def make_texts(label: str, count: int, offset: int = 0) -> list[str]:
-    """Texts of one or two words of the class among fillers, all different."""
-    words = WORDS[label]
-    return [
-        f"{FILLERS[n % 8]} {words[n % 4]} {FILLERS[(n // 8) % 8]} {' '.join([words[(n // 3) % 4], 'again'] * (n % 3))} {'the ' * (n // 64)}".strip()
-        for n in range(offset, offset + count)
-    ]
+    """Texts of words of the class among fillers; different ones for different numbers."""
+    return [make_text(WORDS[label], number) for number in range(offset, offset + count)]
+
+
+def make_text(words: Sequence[str], number: int) -> str:
+    rest = [words[number // 3 % 4], "again"] * (number % 3) + ["the"] * (number // 64)
+    return " ".join([FILLERS[number % 8], words[number % 4], FILLERS[number // 8 % 8], *rest])
 
 
 def make_rows(per_class: int, offset: int = 0) -> list[Example]:

@@ -83,18 +83,16 @@ def test_the_final_student_is_the_one_of_the_best_round(undisturbed: RunDir) -> 
 
 
 @pytest.mark.parametrize(
-    ("function", "calls"),
+    ("function", "calls", "after"),
     [
-        ("save_checkpoint", 1),
-        ("append_evaluation", 2),
-        ("write_json", 1),
-        ("write_json", 3),
-        ("train", 5),
-        ("publish", 1),
-        ("keep_checkpoints", 2),
+        ("save_checkpoint", 1, False),
+        ("save_checkpoint", 3, True),
+        ("append_evaluation", 2, True),
+        ("write_json", 4, True),
+        ("append_evaluation", 5, True),
+        ("publish", 1, True),
     ],
 )
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_between_two_steps_it_goes_on_with_the_same_result(
     function: str, calls: int, after: bool, undisturbed: RunDir, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,19 +203,20 @@ def test_two_workers_do_not_share_a_run(config: RunConfig, tmp_path: Path) -> No
         work(run)
 
 
-@pytest.mark.parametrize("mining", ["out_of_fold", "train", "held_out"])
+@pytest.mark.parametrize("mining", ["train", "held_out", "out_of_fold"])
 def test_a_planted_weakness_comes_first(mining: str, sentence_encoder: Path, tmp_path: Path) -> None:
-    """All that the teacher calls a tool is a fruit, so the student takes fruits for tools."""
-    config = make_config(tmp_path, sentence_encoder, strategy={"mining": mining, "hard": 4}, student={"epochs": 20, "patience": 20})
-    run = make_run(tmp_path / "run", config)
-    fruits = [row for row in make_rows(8, 30) if row.label == "fruit"]
-    complete_round(run, 1, [Example(row.text, "tool") for row in fruits])
-    complete_round(run, 2, [Example(row.text, "fruit") for row in make_rows(8, 40) if row.label == "fruit"])
-    finish(run, 1, 2)
+    """The teacher takes fruits for tools, and the student believes it."""
+    run = make_run(tmp_path / "run", make_config(tmp_path, sentence_encoder, strategy={"mining": mining, "hard": 4}))
+    complete_round(run, 1, [replace(row, label="tool") if row.label == "fruit" else row for row in make_rows(12, 30)])
+    complete_round(run, 2, [row for row in make_rows(6, 50) if row.label == "fruit"])
+    finish(run, 0, 2)
     work(run)
-    report = reports(run)[1 if mining != "out_of_fold" else 2]
-    assert (report.confusions[0].label, report.confusions[0].predicted) == ("fruit", "tool")
-    assert min(report.classes, key=lambda score: score.f1).label in ("fruit", "tool")
+    confused, mined = reports(run)[1].confusions[0], reports(run)[2]
+    assert (confused.label, confused.predicted) == ("fruit", "tool")
+    assert ("fruit", "tool") in {(row.label, row.predicted) for row in (*mined.hard, *mined.wrong)}
+    assert mined.mining == mining
+    assert len(mined.hard) == 4
+    assert [row.confidence for row in mined.hard] == sorted((row.confidence for row in mined.hard), reverse=True)
 
 
 def test_rows_are_mined_before_they_are_learned(undisturbed: RunDir) -> None:
@@ -243,10 +242,9 @@ def test_rounds_that_are_complete_before_the_last_word_are_all_given(config: Run
     assert list(completed_rounds(run, 1)) == [2, 3]
 
 
-def test_seeds_differ_by_round_and_purpose() -> None:
+def test_seeds_differ_by_run_round_and_purpose() -> None:
     seeds = {derive_seed(seed, round, purpose) for seed in (0, 1) for round in (0, 1) for purpose in ("weights", "training")}
     assert len(seeds) == 8
-    assert derive_seed(0, 0, "weights") == 0x7B6B3E7B6B3E7B or all(0 <= seed < 2**56 for seed in seeds)
 
 
 def test_labels_of_the_report_are_the_tasks(undisturbed: RunDir) -> None:
