@@ -4,7 +4,8 @@ Invariants: what is saved loads with plain `AutoModelForSequenceClassification.f
 with a model is never run; a new student is the same for the same seed.
 
 Two things make a student of few rows a better one, both only by the values it starts with:
-- The output layer starts at zero, so that training begins from no opinion instead of a random one.
+- An output layer with a learning rate of its own starts at zero, so that training begins from no opinion instead of a random one. At the
+  encoder's rate, which is far smaller, it would hardly leave zero, so there it starts as transformers makes it.
 - A sentence encoder trained with mean pooling (such as MiniLM) puts what it knows into the mean over the tokens, while BERT's classifier
   reads the first token only. For such an encoder one more transformer layer is added that starts as exactly this mean (see
   `_start_as_mean`). Measured in docs/design.md.
@@ -97,7 +98,8 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int) -> Stud
     _require_weights(source, model, loading["missing_keys"], model_config.num_hidden_layers - int(is_mean_pooled))
     if is_mean_pooled:
         _start_as_mean(cast(BertForSequenceClassification, model))
-    _start_undecided(model, len(labels))
+    if config.head_learning_rate is not None:
+        _start_undecided(model, len(labels))
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length, _num_positions(model))
     return Student(model, tokenizer, tuple(labels))
 

@@ -21,6 +21,8 @@ from prompts import PromptLibrary
 HERE = Path(__file__).parent
 ROWS_ASKED = (4, 8, 8, 8, 16, 24)
 """How many rows a lesson asks for, drawn evenly."""
+FEW_ROWS = (1, 2, 4, 8)
+"""The same where a lesson asks several times: what has to be learned then is to heed the last label named, and no earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +68,39 @@ class LessonMaker:
             for start, end, kind in row.spans:
                 self._entities[kind].append(row.text[start:end])
 
-    def class_conditional(self) -> Lesson:
+    def class_conditional(self, rows_asked: Sequence[int] = ROWS_ASKED) -> Lesson:
         """`zerogen/generate`: rows of one label."""
-        label = self._random.choice(self._labels).name
-        num_rows = self._num_rows()
+        label, num_rows = self._label(), self._random.choice(rows_asked)
         prompt = self._render("zerogen/generate", label=label, num_rows=num_rows)
         return Lesson("class_conditional", (*prompt, ("assistant", self._answer([label] * num_rows))))
 
     def with_report(self) -> Lesson:
-        """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing."""
+        """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing.
+
+        The report is long. So that more is learned from one, some lessons go on with further last lines of such prompts.
+        """
         report = self.report()
-        names = [label.name for label in self._labels]
-        num_rows = self._num_rows()
-        kind = self._random.random()
-        if kind < 0.4:
-            focus: tuple[str, ...] = (self._random.choice(names),)
-        elif kind < 0.8:
-            focus = tuple(self._random.sample(names, 2))
-        else:
-            focus = ()
+        num_rows = 8
+        focus = self._focus()
         if focus:
             wanted = [focus[0]] * num_rows
         else:
             # Without a focus the teacher chooses: labels with a low F1 come more often.
             weights = [(1.02 - score.f1) ** 2 for score in report.classes]
-            wanted = self._random.choices(names, weights, k=num_rows)
-        examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, 16)]
+            wanted = self._random.choices([label.name for label in self._labels], weights, k=num_rows)
+        examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, self._random.choice((0, 4, 16, 16)))]
         prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
-        return Lesson("with_report", (*prompt, ("assistant", self._answer(wanted))))
+        turns = [*prompt, ("assistant", self._answer(wanted))]
+        for _ in range(self._random.choice((0, 3, 6)) if focus else 0):
+            following, num_rows = self._focus() or (self._label(),), self._random.choice(FEW_ROWS)
+            last_line = self._render("pgkd/generate", examples=(), num_rows=num_rows, report=report, focus=following)[1][1].splitlines()[-1]
+            turns += [("user", last_line), ("assistant", self._answer([following[0]] * num_rows))]
+        return Lesson("with_report", tuple(turns))
 
     def labelling(self) -> Lesson:
         """`labelling/label`: one label for one text. Several questions share a system turn, which is cheaper to read."""
         turns: list[tuple[str, str]] = []
-        for _ in range(self._random.choice((1, 4, 8, 16))):
+        for _ in range(self._random.choice((1, 8, 16))):
             row = self._random.choice(self.rows)
             system, user = self._render("labelling/label", text=self._vary(row))
             turns += [*([] if turns else [system]), user, ("assistant", json.dumps({"label": row.label}))]
@@ -107,20 +109,29 @@ class LessonMaker:
     def drills(self) -> Iterator[Lesson]:
         """Writing and labelling without end, without the system turn: the same long taxonomy every time would be most of what is read."""
         while True:
-            lesson = self.class_conditional() if self._random.random() < 0.85 else self.labelling()
-            yield Lesson(lesson.kind, lesson.turns[1:])
+            if self._random.random() < 0.3:
+                yield Lesson("labelling", self.labelling().turns[1:])
+                continue
+            times = self._random.choice((1, 1, 3, 6))
+            parts = [self.class_conditional(ROWS_ASKED if times == 1 else FEW_ROWS).turns[1:] for _ in range(times)]
+            yield Lesson("class_conditional", tuple(turn for part in parts for turn in part))
 
     def lessons(self) -> Iterator[Lesson]:
         """Whole chats of the three kinds without end, as the project will send them."""
         makers = (self.class_conditional, self.with_report, self.labelling)
         while True:
-            yield self._random.choices(makers, (0.5, 0.3, 0.2))[0]()
+            yield self._random.choices(makers, (0.35, 0.4, 0.25))[0]()
 
     def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
         return self._library.render(template, {"domain": self._domain, "labels": self._labels, **values}).messages
 
-    def _num_rows(self) -> int:
-        return self._random.choice(ROWS_ASKED)
+    def _label(self) -> str:
+        return self._random.choice(self._labels).name
+
+    def _focus(self) -> tuple[str, ...]:
+        """One class, a pair of them, or, now and then, nothing."""
+        size = self._random.choices((0, 1, 2), (0.1, 0.45, 0.45))[0]
+        return tuple(label.name for label in self._random.sample(self._labels, size))
 
     def _answer(self, labels: Sequence[str]) -> str:
         rows = [{"text": self._vary(self._deal(label)), "label": label} for label in labels]

@@ -14,6 +14,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lessons import HERE, LessonMaker, read_rows
 
@@ -79,7 +80,7 @@ async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, 
             batcher = Batcher(teacher, concurrency=32, attempts=2, random=random.Random(0), record=record)
             prompter = Prompter(library, server.endpoint.model, sampling.model_copy(update={"constrained": False}), seed=1)
 
-            async def reply(template: str, number: int, more: dict[str, object]) -> str:
+            async def reply(template: str, number: int, more: dict[str, Any]) -> str:
                 schema = label_schema(labels) if template == "labelling/label" else rows_schema(labels, ROWS)
                 prompt = prompter.render(template, values | more, schema)
                 outcome = await batcher.ask(prompter.request(prompt, f"{template} {number}"))
@@ -102,7 +103,7 @@ async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, 
             rate = batcher.statistics().completion_tokens / elapsed
             answers = await asyncio.gather(*(reply("labelling/label", i, {"text": row.text}) for i, row in enumerate(test)))
     right = sum(answer == json.dumps({"label": row.label}) for answer, row in zip(answers, test, strict=True)) / len(test)
-    replies = {"class-conditional": Replies(asked, list(conditional)), "with weakness report": Replies(asked, list(with_report))}
+    replies = {"class_conditional": Replies(asked, list(conditional)), "with_report": Replies(asked, list(with_report))}
     return replies, right, rate
 
 
@@ -129,7 +130,7 @@ def masked(text: str) -> str:
     return re.sub(r"[\w-]*\d[\w-]*", "0", comparable(text))
 
 
-def measure(model: Path) -> dict[str, object]:
+def measure(model: Path) -> dict[str, Any]:
     config = load_config(HERE / "quickstart.toml")
     labels = {label.name for label in config.task.labels}
     replies, labelling, rate = asyncio.run(ask_teacher(model, config.sampling))
@@ -139,10 +140,12 @@ def measure(model: Path) -> dict[str, object]:
         for name in ("teacher", "seed", "validation", "test")
     }
     taught_masked = {masked(row.text) for row in read_rows(HERE / "data" / "teacher.jsonl")}
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "judge_accuracy": round(judge_accuracy, 3),
         "labelling_accuracy": round(labelling, 3),
         "tokens_per_s": round(rate),
+        "temperature": config.sampling.temperature,
+        "top_p": config.sampling.top_p,
     }
     for kind, replied in replies.items():
         parsed = [parse_rows(text) for text in replied.texts]
@@ -165,12 +168,23 @@ def measure(model: Path) -> dict[str, object]:
     return figures
 
 
+def write_card(measured: dict[str, Any], training: dict[str, Any]) -> str:
+    """The model card, from what `measure` gives and what `train_teacher.py` left in training.json."""
+    a, b = measured["class_conditional"], measured["with_report"]
+    examples = "\n".join(f"- {example}" for example in [*a["examples"], *b["examples"]])
+    scalars = {name: value for name, value in measured.items() if not isinstance(value, dict)}
+    card = (HERE / "teacher_card.md").read_text(encoding="utf-8")
+    return card.format(**scalars, **training, a=a, b=b, requests=a["requests"], examples=examples)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "teacher")
     options = parser.parse_args()
     figures = measure(options.model.resolve())
     (options.model / "measured.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    training = json.loads((options.model / "training.json").read_text())
+    (options.model / "README.md").write_text(write_card(figures, training), encoding="utf-8")
     print(json.dumps(figures, indent=2, ensure_ascii=False))
 
 

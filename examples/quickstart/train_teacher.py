@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,8 +29,8 @@ VOCABULARY = 4096
 CONTEXT = 4096
 IGNORED = -100
 """Label of a token that is read, not learned."""
-TOKENS_PER_STEP = 8192
-MAX_LESSON_TOKENS = 3200
+TOKENS_PER_STEP = 4096
+MAX_LESSON_TOKENS = 4000
 
 
 def make_tokenizer(lessons: Sequence[Lesson]) -> PreTrainedTokenizerFast:
@@ -158,7 +159,7 @@ def train(
             schedule.step()
             mean = loss.item() if math.isnan(mean) else 0.98 * mean + 0.02 * loss.item()
             progress.update(bar, advance=1, loss=f"loss {mean:.3f}")
-            if step % 50 == 0 and not progress.console.is_terminal:
+            if step % 100 == 0 and not progress.console.is_terminal:
                 print(f"step {step} loss {mean:.3f} after {time.perf_counter() - started:.0f} s", flush=True)
     return mean
 
@@ -166,8 +167,9 @@ def train(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "teacher")
-    parser.add_argument("--drill-steps", type=int, default=800, help="steps on short lessons, without the system turn")
-    parser.add_argument("--steps", type=int, default=250, help="steps on whole chats, after that")
+    parser.add_argument("--start", type=Path, help="go on from the model and tokenizer in this folder")
+    parser.add_argument("--drill-steps", type=int, default=1300, help="steps on short lessons, without the system turn")
+    parser.add_argument("--steps", type=int, default=500, help="steps on whole chats, after that")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -177,8 +179,12 @@ def main() -> None:
 
     torch.manual_seed(options.seed)
     rows = read_rows(HERE / "data" / "teacher.jsonl")
-    tokenizer = make_tokenizer(list(itertools.islice(LessonMaker(rows, options.seed + 1).lessons(), 1500)))
-    model = make_model(tokenizer, options.layers, options.hidden)
+    if options.start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.start)
+        model = Qwen3ForCausalLM.from_pretrained(options.start, dtype=torch.float32)
+    else:
+        tokenizer = make_tokenizer(list(itertools.islice(LessonMaker(rows, options.seed + 1).lessons(), 1500)))
+        model = make_model(tokenizer, options.layers, options.hidden)
     print(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(rows)} rows, {len(tokenizer)} tokens in the vocabulary"
     )
@@ -191,7 +197,21 @@ def main() -> None:
     model.eval().to(torch.bfloat16)
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
-    print(f"{steps} steps, loss {loss:.3f}, {(time.perf_counter() - started) / 60:.1f} min; written to {options.out}")
+    minutes = (time.perf_counter() - started) / 60
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "rows": len(rows),
+        "minutes": minutes,
+        "cores": torch.get_num_threads(),
+        "steps": steps,
+        "loss": loss,
+        "layers": options.layers,
+        "hidden": options.hidden,
+        "vocabulary": VOCABULARY,
+        "context": CONTEXT,
+    }
+    (options.out / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(f"{steps} steps, loss {loss:.3f}, {minutes:.1f} min; written to {options.out}")
 
 
 if __name__ == "__main__":
