@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import io
 import os
 import signal
 import sys
@@ -51,7 +50,8 @@ app = typer.Typer(
 teacher_app = typer.Typer(name="teacher", help="The teacher's server.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(teacher_app)
 
-_output = Console()
+# Where nobody watches, rich would fold everything to 80 columns.
+_output = Console(width=None if sys.stdout.isatty() else 160)
 _messages = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs, and nothing else, on standard output.")]
@@ -209,7 +209,7 @@ def predict(
     from student import Predictor
 
     predictor = Predictor.load(_student_folder(model))
-    with out.open("wb") if out else io.FileIO(os.dup(sys.stdout.fileno()), "wb") as file:
+    with out.open("wb") if out else os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
         for batch in _batches(texts, batch_size):
             predictions = predictor.predict(batch, batch_size)
             lines = [{"text": text, "label": label, "confidence": round(p, 4)} for text, (label, p) in zip(batch, predictions, strict=True)]

@@ -1,4 +1,4 @@
-"""A run's progress on a terminal: one live line, and a line for each round. Without a terminal, plain lines, one a phase or round."""
+"""A run's progress on a terminal: one live line, and a line for each round. Without a terminal, the lines for rounds alone."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def console_progress(console: Console) -> Iterator[Progress]:
 
 
 class _Lines:
-    """One plain line for what is worth keeping in a log."""
+    """Plain lines for what is worth keeping in a log: rounds, reports, notices."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.perf_counter()
 
     def phase(self, text: str) -> None:
-        self._print(Text(text))
+        pass
 
     def notice(self, text: str) -> None:
         self._print(Text(f"note: {text}"))
