@@ -98,7 +98,7 @@ def run(
         _set_aside(place, resolved)
     if place.summary.exists():
         check_same(place, read_json(place.run_json, Manifest), resolved)
-        _messages.print(f"{place.root} is finished already; --again sets it aside and starts anew", highlight=False)
+        _note(f"{place.root} is finished already; --again sets it aside and starts anew")
         summary = read_json(place.summary, Summary)
     else:
         summary = _teach(resolved, place)
@@ -120,10 +120,10 @@ def _teach(config: RunConfig, place: RunDir) -> Summary:
     else:
         asyncio.run(find_model(configured_endpoint(config.teacher)))
     for warning in check_machine(Machine.here(place.root), serve=config.teacher.endpoint is None):
-        _messages.print(f"note: {warning}", highlight=False)
+        _note(f"note: {warning}")
     if place.run_json.exists():
         check_same(place, read_json(place.run_json, Manifest), config)
-        _messages.print(f"going on with {place.root}", highlight=False)
+        _note(f"going on with {place.root}")
     with console_progress(_messages) as progress:
         return _run_async(run_loop(config, task, place, progress), f"Stopped. The same command goes on with {place.root}.")
 
@@ -301,7 +301,7 @@ def _run_async(work: Coroutine[Any, Any, T], farewell: str) -> T:
 
 
 def _leave(farewell: str, status: int) -> NoReturn:
-    _messages.print(inert(farewell))
+    _note(farewell)
     sys.exit(status)
 
 
@@ -331,7 +331,7 @@ def _set_aside(place: RunDir, config: RunConfig) -> None:
         number += 1
     with place.lock("engine"):
         place.root.rename(target)
-    _messages.print(f"the earlier run is now {target}", highlight=False)
+    _note(f"the earlier run is now {target}")
 
 
 def _student_folder(path: Path) -> Path:
@@ -353,6 +353,11 @@ def _batches(texts: Iterable[str], size: int) -> Iterable[list[str]]:
             batch = []
     if batch:
         yield batch
+
+
+def _note(text: str) -> None:
+    """A line for people, beside what was asked for."""
+    _messages.print(inert(text, max_chars=2000), soft_wrap=True)
 
 
 def _print_json(value: object) -> None:

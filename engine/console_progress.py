@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,7 +17,7 @@ from engine.records import RoundRecord, RowCounts, WeaknessReport
 
 
 @contextmanager
-def console_progress(console: Console) -> Iterator[Progress]:
+def console_progress(console: Console) -> Generator[Progress]:
     """Draws on `console` (standard error) until the block is left."""
     if not console.is_terminal:
         yield _Lines(console)

@@ -126,7 +126,9 @@ def weakness_view(report: WeaknessReport, count: int = 8) -> Table:
 
 
 def print_error(console: Console, message: str) -> None:
-    console.print(Text.assemble(("error: ", "bold red"), inert(message, max_chars=10_000)), soft_wrap=True)
+    """The message with its own line breaks; what it quotes stays inert."""
+    lines = Text("\n").join(inert(line, max_chars=2000) for line in message.split("\n"))
+    console.print(Text.assemble(("error: ", "bold red"), lines), soft_wrap=True)
 
 
 def _score_lines(before: Scores, after: Scores) -> list[tuple[str, float, float]]:

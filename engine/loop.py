@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -144,7 +144,7 @@ class _Served:
 
 
 @asynccontextmanager
-async def _serve(config: TeacherConfig, run: RunDir, progress: Progress) -> AsyncIterator[_Served]:
+async def _serve(config: TeacherConfig, run: RunDir, progress: Progress) -> AsyncGenerator[_Served]:
     if config.endpoint is not None:
         progress.phase(f"looking for {config.endpoint}")
         endpoint = await find_model(configured_endpoint(config))
@@ -174,7 +174,7 @@ def _gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
 
 
 @contextmanager
-def _counted_work(run: RunDir) -> Iterator[None]:
+def _counted_work(run: RunDir) -> Generator[None]:
     """Adds the time spent inside to the run's, also when it is stopped (not when it is killed)."""
     started = time.perf_counter()
     try:
@@ -184,7 +184,7 @@ def _counted_work(run: RunDir) -> Iterator[None]:
 
 
 @contextmanager
-def _single_errors() -> Iterator[None]:
+def _single_errors() -> Generator[None]:
     """One RefluxError out of the groups that tasks wrap it in: the first is what went wrong, the others follow from it."""
     try:
         yield

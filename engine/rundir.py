@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ class RunDir:
             raise StoreError(f"cannot create the run directory {self.root}: {error.strerror}") from error
 
     @contextmanager
-    def lock(self, who: str) -> Iterator[None]:
+    def lock(self, who: str) -> Generator[None]:
         """Hold this run for one engine (or one student); the kernel lets go when the process ends, however it ends."""
         with (self.root / f"{who}.lock").open("w") as file:
             try:

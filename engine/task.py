@@ -3,6 +3,9 @@
 Every mistake is a UserError that names file, line and what was expected.
 """
 
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs, so that naming them says something to readers only)
+
 from __future__ import annotations
 
 import random

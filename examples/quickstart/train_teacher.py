@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from lessons import HERE, Lesson, LessonMaker, read_rows
@@ -73,8 +74,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int) -> 
         max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=cast(int, tokenizer.eos_token_id),
+        pad_token_id=cast(int, tokenizer.pad_token_id),
         bos_token_id=None,
     )
     return Qwen3ForCausalLM(config)
@@ -128,10 +129,14 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
     )
+
     # The language model has too few texts not to learn them by heart: dropout on what each layer adds keeps it from reciting.
-    for layer in model.model.layers:
-        for module in (layer.self_attn.o_proj, layer.mlp.down_proj):
-            module.register_forward_hook(lambda module, _inputs, output: torch.nn.functional.dropout(output, dropout, module.training))
+    def drop(module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(output, dropout, module.training)
+
+    for name, module in model.named_modules():
+        if name.endswith(("o_proj", "down_proj")):
+            module.register_forward_hook(drop)
     model.train()
     started = time.perf_counter()
     mean = math.nan
@@ -194,7 +199,7 @@ def main() -> None:
     steps = options.drill_steps + options.steps
     material = itertools.chain(itertools.islice(drills, options.drill_steps), itertools.islice(chats, options.steps))
     loss = train(model, material, steps, options.learning_rate, options.dropout)
-    model.eval().to(torch.bfloat16)
+    model.eval().to(dtype=torch.bfloat16)  # pyright: ignore[reportCallIssue] -- transformers wraps `to`
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
     minutes = (time.perf_counter() - started) / 60

@@ -1,6 +1,6 @@
 from rich.console import Console
 
-from engine.display import bar, inert, plain_table, row_counts
+from engine.display import bar, inert, plain_table, print_error, row_counts
 from engine.records import RowCounts
 
 
@@ -18,6 +18,13 @@ def test_hostile_text_is_shown_and_does_nothing() -> None:
     assert "\u202e" not in shown
     assert "[bold]markup[/bold]" in shown
     assert "\\x1b[31mred\\x07" in shown
+
+
+def test_an_error_keeps_its_lines_and_nothing_else() -> None:
+    console = Console(width=40, force_terminal=False)
+    with console.capture() as capture:
+        print_error(console, "first line that is longer than the console is wide\n    second \x1b[2J")
+    assert capture.get() == "error: first line that is longer than the console is wide\n    second \\x1b[2J\n"
 
 
 def test_long_text_is_cut() -> None:

@@ -38,7 +38,7 @@ def test_planning_again_gives_the_same_work() -> None:
     assert plans[0] == plans[1]
 
 
-async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, **report: int) -> tuple[Prompt, int]:
+async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, wrong: int = 1) -> tuple[Prompt, int]:
     """The prompt of a round's first assignment, and how many rows came of the outcome."""
     asked: list[Prompt] = []
 
@@ -46,7 +46,7 @@ async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, **rep
         asked.append(prompt)
         return Answer(prompt, prompter.request(prompt, "draw"), outcome)
 
-    weakness = make_report(**report)
+    weakness = make_report(wrong=wrong)
     written = await pgkd.carry_out(pgkd.plan(1, weakness)[0], weakness, ask)
     return asked[0], len(written.candidates)
 
