@@ -1,8 +1,9 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format lock teacher
+.PHONY: help setup quickstart test test-fast check format bench-quickstart lock teacher
 export PYTHON ?= python3
 SEED ?= 1
+SEED_ROWS ?= 2
 BIN := .venv/bin
 
 help: ## this list
@@ -13,8 +14,8 @@ setup: .venv/ready ## make .venv with everything, once (GPU=1 for the GPU build 
 .venv/ready: requirements/setup.sh requirements/cpu.txt requirements/dev.txt pyproject.toml
 	@bash requirements/setup.sh
 
-quickstart: .venv/ready ## teach a small model with a local LLM, on this machine (SEED=n for another draw)
-	@$(BIN)/reflux run examples/quickstart/quickstart.toml --out runs/quickstart --seed $(SEED) --again
+quickstart: .venv/ready ## teach a small model with a local LLM, on this machine (SEED=n another draw, SEED_ROWS=n real rows an intent)
+	@$(BIN)/reflux run examples/quickstart/quickstart.toml --out runs/quickstart --seed $(SEED) --set task.data.seed_rows_per_class=$(SEED_ROWS) --again
 
 test: .venv/ready ## all tests, the real vLLM included
 	$(BIN)/python -m pytest
@@ -31,6 +32,9 @@ check: .venv/ready ## lint, format, types, floors
 format: .venv/ready ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
+	$(BIN)/python -m benchmarks.quickstart
 
 lock: .venv/ready ## remake the pinned lists in requirements/
 	$(BIN)/python requirements/lock.py

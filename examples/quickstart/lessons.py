@@ -88,7 +88,7 @@ class LessonMaker:
             # Without a focus the teacher chooses: labels with a low F1 come more often.
             weights = [(1.02 - score.f1) ** 2 for score in report.classes]
             wanted = self._random.choices([label.name for label in self._labels], weights, k=num_rows)
-        examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, self._random.choice((0, 4, 16, 16)))]
+        examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, self._random.choice((0, 4, 8, 8)))]
         prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
         turns = [*prompt, ("assistant", self._answer(wanted))]
         for _ in range(self._random.choice((0, 3, 6)) if focus else 0):
@@ -120,7 +120,7 @@ class LessonMaker:
         """Whole chats of the three kinds without end, as the project will send them."""
         makers = (self.class_conditional, self.with_report, self.labelling)
         while True:
-            yield self._random.choices(makers, (0.35, 0.4, 0.25))[0]()
+            yield self._random.choices(makers, (0.35, 0.45, 0.2))[0]()
 
     def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
         return self._library.render(template, {"domain": self._domain, "labels": self._labels, **values}).messages
@@ -171,7 +171,7 @@ class LessonMaker:
             return tuple(MinedRow(row.text, row.label, row.label if right else self._random.choice(names), 0.5) for row in rows)
 
         def size() -> int:
-            return self._random.choice((0, 4, 8, 16))
+            return self._random.choice((0, 4, 4, 8))
 
         return WeaknessReport(
             round=0,
