@@ -48,14 +48,15 @@ class Replies:
 
 
 def is_valid(reply: str, labels: set[str]) -> bool:
-    """A JSON list of as many rows as asked for, each with a text and a known label, and nothing else."""
+    """A JSON list of rows, each with a text and a known label, and nothing else."""
     try:
         rows = json.loads(reply)
     except ValueError:
         return False
     candidates = parse_rows(reply)
-    complete = all(row.problem is None and row.text and row.label in labels for row in candidates)
-    return isinstance(rows, list) and len(candidates) == ROWS and complete
+    return (
+        isinstance(rows, list) and bool(candidates) and all(row.problem is None and row.text and row.label in labels for row in candidates)
+    )
 
 
 async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, Replies], float, float]:
@@ -157,6 +158,7 @@ def measure(model: Path) -> dict[str, Any]:
             "requests": len(replied.texts),
             "rows": len(rows),
             "valid_answers": round(sum(is_valid(text, labels) for text in replied.texts) / len(replied.texts), 3),
+            "as_many_rows_as_asked": round(sum(len(found) == ROWS for found in parsed) / len(parsed), 3),
             "label_as_asked": round(as_asked / max(1, len(rows)), 3),
             "label_agreed_by_judge": round(sum(row.label == p.label for row, p in zip(rows, judged, strict=True)) / max(1, len(rows)), 3),
             "verbatim_from_teacher_split": round(sum(text in real["teacher"] for text in texts) / max(1, len(rows)), 3),
