@@ -39,7 +39,7 @@ bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time,
 lock: .venv/ready ## remake the pinned lists in requirements/
 	$(BIN)/python requirements/lock.py
 
-teacher: .venv/ready ## retrain the quickstart's teacher from scratch, then measure it (about 40 minutes on 2 cores)
+teacher: .venv/ready ## retrain the quickstart's teacher from scratch, then measure it (about 40 minutes on 2 cores without a GPU)
 	$(BIN)/python examples/quickstart/split.py
 	$(BIN)/python examples/quickstart/train_teacher.py
 	$(BIN)/python examples/quickstart/measure_teacher.py

@@ -46,9 +46,9 @@ def main() -> None:
         for seed in options.seeds:
             summary = run_quickstart(seed, seed_rows)
             before, after = (summary["student"][side]["test"]["macro_f1"] for side in ("before", "after"))
-            runs.append(
-                {"seed": seed, "seed_rows": seed_rows, "before": before, "after": after, "gain": after - before, "summary": summary}
-            )
+            figures = {name: summary[name] for name in ("wall_s", "rounds", "rows", "curve")}
+            figures |= {"completion_tokens": summary["teacher"]["completion_tokens"], "train_s": summary["student"]["train_s"]}
+            runs.append({"seed": seed, "seed_rows": seed_rows, "before": before, "after": after, "gain": after - before} | figures)
     lines = [
         (run["seed_rows"], run["seed"], run["before"], run["after"], run["gain"], run["rows"]["accepted"],
          run["completion_tokens"], run["wall_s"])
