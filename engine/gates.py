@@ -62,7 +62,3 @@ class Gatekeeper:
             return Refusal(RejectionReason.DUPLICATE, "the same text is already there")
         self._known.add(text)
         return None
-
-    def remember(self, text: str) -> None:
-        """Count a text as known that was admitted before this process."""
-        self._known.add(comparable(text))
