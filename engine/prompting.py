@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from engine.config import SamplingConfig
@@ -18,7 +20,7 @@ class Prompt:
 
     template: str
     messages: tuple[Message, ...]
-    schema: Mapping[str, Any]
+    schema: str
 
 
 class Prompter:
@@ -30,7 +32,7 @@ class Prompter:
         self._sampling = sampling
         self._seed = seed
 
-    def render(self, template: str, values: Mapping[str, Any], schema: Mapping[str, Any]) -> Prompt:
+    def render(self, template: str, values: Mapping[str, Any], schema: str) -> Prompt:
         rendered = self._library.render(template, values)
         messages = tuple(Message(cast(Literal["system", "user"], role), content) for role, content in rendered.messages)
         return Prompt(rendered.template, messages, schema)
@@ -48,22 +50,25 @@ class Prompter:
         return Request(self._model, prompt.messages, sampling)
 
 
-def rows_schema(labels: Sequence[str], num_rows: int) -> dict[str, Any]:
-    """A list of exactly `num_rows` objects with a text and one of the labels."""
+@lru_cache
+def rows_schema(labels: tuple[str, ...], num_rows: int) -> str:
+    """JSON schema of a list of exactly `num_rows` objects with a text and one of the labels."""
     row = {
         "type": "object",
         "properties": {"text": {"type": "string", "minLength": 1}, "label": {"type": "string", "enum": list(labels)}},
         "required": ["text", "label"],
         "additionalProperties": False,
     }
-    return {"type": "array", "items": row, "minItems": num_rows, "maxItems": num_rows}
+    return json.dumps({"type": "array", "items": row, "minItems": num_rows, "maxItems": num_rows})
 
 
-def label_schema(labels: Sequence[str]) -> dict[str, Any]:
-    """An object with one of the labels."""
-    return {
+@lru_cache
+def label_schema(labels: tuple[str, ...]) -> str:
+    """JSON schema of an object with one of the labels."""
+    answer = {
         "type": "object",
         "properties": {"label": {"type": "string", "enum": list(labels)}},
         "required": ["label"],
         "additionalProperties": False,
     }
+    return json.dumps(answer)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -66,8 +66,8 @@ class SamplingParams:
     top_p: float
     max_tokens: int
     seed: int
-    json_schema: Mapping[str, Any] | None = None
-    """Constrains the output to JSON of this schema; None leaves it free."""
+    json_schema: str | None = None
+    """Constrains the output to JSON of this schema, itself given as JSON text; None leaves it free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +80,16 @@ class Request:
     model: str
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    id: str = field(init=False, compare=False, repr=False)
+    """32 hex digits over everything that is sent."""
+    prompt_hash: str = field(init=False, compare=False, repr=False)
+    """32 hex digits over the messages alone."""
 
-    @property
-    def id(self) -> str:
-        """32 hex digits over everything that is sent."""
-        return hashlib.blake2b(msgspec.json.encode(self, order="deterministic"), digest_size=16).hexdigest()
-
-    @property
-    def prompt_hash(self) -> str:
-        """32 hex digits over the messages alone."""
-        return hashlib.blake2b(msgspec.json.encode(self.messages, order="deterministic"), digest_size=16).hexdigest()
+    def __post_init__(self) -> None:
+        # Once, and at once: each is read many times on a request's way.
+        prompt = _digest(msgspec.json.encode(self.messages))
+        object.__setattr__(self, "prompt_hash", prompt)
+        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, prompt, self.sampling))))
 
 
 class FinishReason(StrEnum):
@@ -391,3 +391,7 @@ class FinalReport:
     encoder: str
     num_parameters: int
     precision: str
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -183,7 +183,8 @@ def _body(request: Request) -> dict[str, Any]:
         "seed": sampling.seed,
     }
     if sampling.json_schema is not None:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": sampling.json_schema}}
+        schema = {"name": "answer", "schema": msgspec.Raw(sampling.json_schema.encode())}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
 

@@ -9,7 +9,6 @@ at. What is packed comes back equal; `started_at` does to the microsecond. Strin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -238,8 +237,7 @@ def _pack_call(call: Call) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
-        # Not sorted: the server may write properties in the order in which the schema names them.
-        "json_schema": None if sampling.json_schema is None else json.dumps(sampling.json_schema),
+        "json_schema": sampling.json_schema,
         **_outcome(call.outcome),
         "started_at": round(timings.started_at * 1_000_000),
         "latency_s": timings.latency_s,
@@ -249,13 +247,12 @@ def _pack_call(call: Call) -> dict[str, Any]:
 
 
 def _unpack_call(row: Mapping[str, Any]) -> Call:
-    schema = row["json_schema"]
     sampling = SamplingParams(
         temperature=row["temperature"],
         top_p=row["top_p"],
         max_tokens=row["max_tokens"],
         seed=row["seed"],
-        json_schema=None if schema is None else json.loads(schema),
+        json_schema=row["json_schema"],
     )
     messages = tuple(Message(message["role"], unescape(message["content"])) for message in row["messages"])
     return Call(Request(row["model"], messages, sampling), _read_origin(row), _read_outcome(row), _read_row_counts(row))

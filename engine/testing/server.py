@@ -162,8 +162,8 @@ class ScriptedServer:
 
 
 def _answer(body: dict[str, Any], digest: str, *, is_truncated: bool) -> web.Response:
-    schema: dict[str, Any] = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
-    text = rows_for(schema, seed=digest)
+    schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    text = rows_for(json.dumps(schema), seed=digest)
     if is_truncated:
         text = text[: len(text) // 2]
     prompt_tokens = sum(len(str(message["content"]).split()) for message in body["messages"])

@@ -6,6 +6,7 @@ import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from engine.records import Completion, FinishReason, Request, Timings, Usage
@@ -58,19 +59,26 @@ class ScriptedTeacher:
 
 def write_rows(request: Request) -> str:
     """Valid rows for a request that asks for rows by its JSON schema: as many as it wants, all different, the same for an equal request."""
-    return rows_for(request.sampling.json_schema or {}, seed=request.id)
+    return rows_for(request.sampling.json_schema or "{}", seed=request.id)
 
 
-def rows_for(schema: Mapping[str, Any], *, seed: str) -> str:
-    """A JSON list of rows that go through the schema's labels in turn; where it asks for one object with a label, that object alone."""
-    labels = _labels(schema) or ["other"]
+def rows_for(schema: str, *, seed: str) -> str:
+    """A JSON list of rows that go through the labels of a JSON schema in turn; where it asks for one object with a label, that alone."""
+    labels, count = _wanted(schema)
     start = int(seed, 16) if seed else 0
-    if schema.get("type") == "object":
+    if count is None:
         return json.dumps({"label": labels[start % len(labels)]})
-    count = schema.get("maxItems", schema.get("minItems", DEFAULT_ROWS))
     drawn = [labels[(start + index) % len(labels)] for index in range(count)]
     rows = [{"text": f"scripted message {seed[:12]} {index} about {label}", "label": label} for index, label in enumerate(drawn)]
     return json.dumps(rows, ensure_ascii=False)
+
+
+@lru_cache
+def _wanted(schema: str) -> tuple[list[str], int | None]:
+    """Labels, and how many rows; None for one object."""
+    content = json.loads(schema)
+    count = None if content.get("type") == "object" else content.get("maxItems", content.get("minItems", DEFAULT_ROWS))
+    return _labels(content) or ["other"], count
 
 
 def _labels(schema: object) -> list[str]:

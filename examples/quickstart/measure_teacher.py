@@ -62,7 +62,7 @@ def is_valid(reply: str, labels: set[str]) -> bool:
 async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, Replies], float, float]:
     """Replies by kind of prompt, share of test texts labelled rightly, output tokens a second."""
     task = load_config(HERE / "quickstart.toml").task
-    labels = [label.name for label in task.labels]
+    labels = tuple(label.name for label in task.labels)
     values = {"domain": task.domain, "labels": task.labels}
     library = PromptLibrary()
     maker = LessonMaker(read_rows(HERE / "data" / "teacher.jsonl"), seed=99)

@@ -61,6 +61,7 @@ async def error_of(handler: Handler) -> TeacherError:
 async def test_asks_in_the_words_of_the_protocol() -> None:
     async with ScriptedServer(api_key="secret") as server:
         request = make_request(5)
+        schema = json.loads(request.sampling.json_schema or "")
         completion = await complete(make_endpoint(server.base_url, api_key="secret"), request)
         assert server.last_body == {
             "model": "scripted",
@@ -69,7 +70,7 @@ async def test_asks_in_the_words_of_the_protocol() -> None:
             "top_p": 0.95,
             "max_tokens": 64,
             "seed": 5,
-            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": request.sampling.json_schema}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
         }
     assert completion.request_id == request.id
     assert completion.finish_reason is FinishReason.STOP

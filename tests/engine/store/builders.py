@@ -43,7 +43,7 @@ def make_run(folder: Path) -> RunDir:
 
 
 def make_request(content: str = "write", seed: int = 0) -> Request:
-    return Request("teacher", (Message("user", content),), SamplingParams(1.0, 0.95, 64, seed, {"type": "array"}))
+    return Request("teacher", (Message("user", content),), SamplingParams(1.0, 0.95, 64, seed, '{"type": "array"}'))
 
 
 def make_origin(request_id: str = "q1", round: int = 1) -> Origin:

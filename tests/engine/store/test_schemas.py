@@ -116,14 +116,12 @@ def test_rounds_come_back_as_they_were(rows: list[RoundRecord]) -> None:
     assert unpack_rounds(through_parquet(pack_rounds(rows))) == rows
 
 
-def test_the_order_of_properties_in_a_json_schema_is_kept() -> None:
-    # Constrained decoding writes properties in this order.
-    ordered = {"properties": {"text": {}, "label": {}}}
+def test_a_json_schema_is_kept_as_it_was_sent() -> None:
+    # Constrained decoding writes properties in the order in which they stand.
+    schema = '{"properties": {"text": {}, "label": {}}}'
     call = make_call()
-    call = replace(call, request=replace(call.request, sampling=replace(call.request.sampling, json_schema=ordered)))
-    schema = unpack_calls(pack_calls([call]))[0].request.sampling.json_schema
-    assert schema is not None
-    assert list(schema["properties"]) == ["text", "label"]
+    call = replace(call, request=replace(call.request, sampling=replace(call.request.sampling, json_schema=schema)))
+    assert unpack_calls(pack_calls([call]))[0].request.sampling.json_schema == schema
 
 
 def test_rejections_and_evaluations_hold_every_value() -> None:
