@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-quickstart lock teacher
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-quickstart lock teacher
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -32,6 +32,19 @@ check: .venv/ready ## lint, format, types, floors
 format: .venv/ready ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-engine: .venv/ready ## what a request costs the client, beside its peers (sets up their environments in .bench/)
+	$(BIN)/python -m benchmarks.peers.environments
+	$(BIN)/python -m benchmarks.engine
+
+bench-roofline: .venv/ready ## output tokens/s through the engine / LLM.generate, on the real vLLM
+	$(BIN)/python -m benchmarks.roofline
+
+bench-knee: .venv/ready ## how near the engine comes to the best fixed concurrency, without being told one
+	$(BIN)/python -m benchmarks.knee --vllm
+
+bench-prefix: .venv/ready ## what the order of requests is worth to the server's prefix cache
+	$(BIN)/python -m benchmarks.prefix
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart

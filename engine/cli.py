@@ -22,8 +22,8 @@ from rich.console import Console, Group
 
 from engine.config import RunConfig, TeacherConfig, load_config, resolve_model
 from engine.console_progress import console_progress
-from engine.display import classes_view, inert, plain_table, print_error, rounds_view, summary_view, weakness_view
-from engine.endpoint import configured_endpoint
+from engine.display import classes_view, inert, plain_table, print_error, rounds_view, speed_view, summary_view, weakness_view
+from engine.endpoint import configured_endpoints
 from engine.errors import RefluxError, UserError
 from engine.launch import check_model, choose_port
 from engine.loop import run_loop
@@ -35,7 +35,7 @@ from engine.server import VllmServer
 from engine.store import read_rounds, run_query
 from engine.summary import Summary
 from engine.task import load_task, read_column, read_examples
-from engine.teacher import find_model
+from engine.teacher import find_models
 
 T = TypeVar("T")
 
@@ -79,7 +79,9 @@ def run(
     config: Annotated[Path, typer.Argument(help="TOML file of the run.", metavar="CONFIG")],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1; several share the work.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
     ] = None,
@@ -91,7 +93,7 @@ def run(
     Example: reflux run examples/quickstart/quickstart.toml --seed 2
     """
     overrides: dict[str, Any] = dict(_parse_setting(setting) for setting in settings or [])
-    overrides |= {key: value for key, value in (("seed", seed), ("teacher.endpoint", endpoint)) if value is not None}
+    overrides |= {key: value for key, value in (("seed", seed), ("teacher.endpoint", endpoint or None)) if value is not None}
     resolved = load_config(config, overrides)
     place = RunDir(out or Path("runs") / resolved.name)
     if again:
@@ -114,12 +116,13 @@ def _teach(config: RunConfig, place: RunDir) -> Summary:
     from student import check_encoder  # torch and transformers are not loaded for commands that do not need them
 
     check_encoder(config.student)
-    if config.teacher.endpoint is None:
+    endpoints = configured_endpoints(config.teacher)
+    if endpoints:
+        asyncio.run(find_models(endpoints, _note))
+    else:
         check_model(config.teacher)
         choose_port(config.teacher.port)
-    else:
-        asyncio.run(find_model(configured_endpoint(config.teacher)))
-    for warning in check_machine(Machine.here(place.root), serve=config.teacher.endpoint is None):
+    for warning in check_machine(Machine.here(place.root), serve=not endpoints):
         _note(f"note: {warning}")
     if place.run_json.exists():
         check_same(place, read_json(place.run_json, Manifest), config)
@@ -263,6 +266,7 @@ def report(run: Run, as_json: Json = False) -> None:
     parts: list[Any] = [rounds_view(rounds, reports)]
     if summary is None:
         parts.insert(0, inert(f"{place.root} is not finished; the same `reflux run` goes on with it"))
+        parts += ["", speed_view(rounds)] if rounds else []
     else:
         parts += ["", classes_view(read_json(place.final_report, FinalReport))]
     if reports:

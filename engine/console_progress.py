@@ -41,7 +41,7 @@ class _Lines:
     def notice(self, text: str) -> None:
         self._print(Text(f"note: {text}"))
 
-    def round_started(self, round: int, num_assignments: int) -> None:
+    def round_started(self, round: int, num_rows: int) -> None:
         pass
 
     def assignment_done(self, rows: RowCounts) -> None:
@@ -66,7 +66,6 @@ class _Live:
         self._bars = bars
         self._bar = bars.add_task("starting", total=None, rows="")
         self._rows = RowCounts()
-        self._done = 0
 
     def phase(self, text: str) -> None:
         self._bars.reset(self._bar, total=None, description=inert(text).plain, rows="")
@@ -74,14 +73,13 @@ class _Live:
     def notice(self, text: str) -> None:
         self._console.print(Text.assemble(("note: ", "yellow"), inert(text, max_chars=2000)))
 
-    def round_started(self, round: int, num_assignments: int) -> None:
-        self._rows, self._done = RowCounts(), 0
-        self._bars.reset(self._bar, total=num_assignments, description=f"teacher writes round {round}", rows="")
+    def round_started(self, round: int, num_rows: int) -> None:
+        self._rows = RowCounts()
+        self._bars.reset(self._bar, total=num_rows, description=f"teacher writes round {round}", rows="")
 
     def assignment_done(self, rows: RowCounts) -> None:
         self._rows += rows
-        self._done += 1
-        self._bars.update(self._bar, completed=self._done, rows=f"{self._rows.accepted} of {self._rows.requested} rows accepted")
+        self._bars.update(self._bar, completed=self._rows.requested, rows=f"{self._rows.accepted} of {self._rows.requested} rows accepted")
 
     def round_done(self, record: RoundRecord) -> None:
         self._console.print(_round_line(record), highlight=False)

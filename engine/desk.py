@@ -6,7 +6,10 @@ requested = accepted + rejected + failed for every call. A row that has ended be
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
 from engine.gates import Gatekeeper
 from engine.prompting import Prompt, Prompter
@@ -15,6 +18,7 @@ from engine.records import (
     Call,
     Candidate,
     Completion,
+    FinishReason,
     Origin,
     Outcome,
     Rejection,
@@ -28,26 +32,64 @@ from engine.store import Store
 from engine.strategies import Answer, Strategy
 
 
+class Send(Protocol):
+    """Brings a request to its outcome; higher priorities first."""
+
+    async def __call__(self, request: Request, priority: int) -> Outcome: ...
+
+
 class Desk:
     """Carries out the assignments of one run; many at once."""
 
     def __init__(
-        self, strategy: Strategy, prompter: Prompter, gatekeeper: Gatekeeper, store: Store, send: Callable[[Request], Awaitable[Outcome]]
+        self,
+        strategy: Strategy,
+        prompter: Prompter,
+        gatekeeper: Gatekeeper,
+        store: Store,
+        send: Send,
+        *,
+        max_tokens_bound: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """A reply that `max_tokens` cut off is asked for once more with twice as many, and so on up to `max_tokens_bound`."""
         self._strategy = strategy
         self._prompter = prompter
         self._gatekeeper = gatekeeper
         self._store = store
         self._send = send
+        self._max_tokens_bound = max_tokens_bound
+        self._clock = clock
+        self.handling_s = 0.0
+        """Spent on what was answered: parsing, gates, records."""
+        self.storing_s = 0.0
+        """Waited for the store to take a call, in all assignments together."""
 
     async def work_off(self, assignment: Assignment, report: WeaknessReport) -> list[Call]:
         """All calls it took; what they brought is in the store's hands when this returns."""
         answers: list[Answer] = []
+        turn = 0
+        resumed = self._clock()
+
+        async def send(prompt: Prompt, request: Request) -> Answer:
+            nonlocal resumed
+            self.handling_s += self._clock() - resumed
+            # Who has begun goes on before another begins: fewer are open at once, and none waits behind all new ones.
+            outcome = await self._send(request, len(answers))
+            resumed = self._clock()
+            answers.append(Answer(prompt, request, outcome))
+            return answers[-1]
 
         async def ask(prompt: Prompt) -> Answer:
-            request = self._prompter.request(prompt, draw=f"{assignment.id} {len(answers)}")
-            answer = Answer(prompt, request, await self._send(request))
-            answers.append(answer)
+            nonlocal turn
+            request = self._prompter.request(prompt, series=f"{assignment.round} {turn}", draw=assignment.number)
+            turn += 1
+            answer = await send(prompt, request)
+            while _is_cut_off(answer.outcome) and (more := self._with_more_tokens(answer.request)) is not None:
+                longer = await send(prompt, more)
+                if not isinstance(longer.outcome, Completion):
+                    break  # no place for more in the teacher's context: what was written has to do
+                answer = longer
             return answer
 
         written = await self._strategy.carry_out(assignment, report, ask)
@@ -57,9 +99,20 @@ class Desk:
             origin = self._origin(assignment, answer)
             rows = self._file(written.candidates, assignment.num_rows, origin) if is_last else RowCounts()
             call = Call(answer.request, origin, answer.outcome, rows)
+            handled = self._clock()
+            self.handling_s += handled - resumed
             await self._store.add_call(call)
+            resumed = self._clock()
+            self.storing_s += resumed - handled
             calls.append(call)
         return calls
+
+    def _with_more_tokens(self, request: Request) -> Request | None:
+        """The same sent again would be cut off again."""
+        if request.sampling.max_tokens >= self._max_tokens_bound:
+            return None
+        max_tokens = min(2 * request.sampling.max_tokens, self._max_tokens_bound)
+        return replace(request, sampling=replace(request.sampling, max_tokens=max_tokens))
 
     def _file(self, candidates: tuple[Candidate, ...], num_rows: int, origin: Origin) -> RowCounts:
         """Every candidate becomes a sample or a rejection; rows that were asked for and not written have failed."""
@@ -102,7 +155,5 @@ class Desk:
         )
 
 
-def count_tokens(calls: list[Call]) -> tuple[int, int]:
-    """Prompt and completion tokens of the calls that were answered."""
-    usages = [call.outcome.usage for call in calls if isinstance(call.outcome, Completion)]
-    return sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
+def _is_cut_off(outcome: Outcome) -> bool:
+    return isinstance(outcome, Completion) and outcome.finish_reason is FinishReason.LENGTH

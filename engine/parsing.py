@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import cast
 
+import msgspec
+
 from engine.records import Candidate
 
 _MAX_RAW_CHARS = 10_000
@@ -20,11 +22,34 @@ _BEGIN = re.compile(r'\{\s*"')
 _decoder = json.JSONDecoder()
 
 
+class _Row(msgspec.Struct):
+    text: str
+    label: str
+
+
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ROW = msgspec.json.Decoder(_Row)
+
+
 def parse_rows(reply: str) -> list[Candidate]:
     """Candidates in the order written. A reply without any JSON object is one broken candidate; an empty one is none."""
+    if (rows := _well_formed(reply)) is not None:
+        return rows
     if not reply.strip():
         return []
     return list(_candidates(reply)) or [_broken(reply, "no JSON object in the reply")]
+
+
+def _well_formed(reply: str) -> list[Candidate] | None:
+    """The short way for what constrained decoding writes, a list of rows and nothing else; None for anything else."""
+    try:
+        raws = _RAWS.decode(reply)
+        rows = [_ROW.decode(raw) for raw in raws]
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return None
+    return [
+        Candidate(bytes(raw).decode()[:_MAX_RAW_CHARS], text=row.text.strip(), label=row.label) for raw, row in zip(raws, rows, strict=True)
+    ]
 
 
 def _candidates(reply: str) -> Iterator[Candidate]:

@@ -18,7 +18,7 @@ class Progress(Protocol):
         """Something the user should read, e.g. an orphan of an earlier run."""
         ...
 
-    def round_started(self, round: int, num_assignments: int) -> None: ...
+    def round_started(self, round: int, num_rows: int) -> None: ...
 
     def assignment_done(self, rows: RowCounts) -> None: ...
 
@@ -36,7 +36,7 @@ class Silent:
     def notice(self, text: str) -> None:
         pass
 
-    def round_started(self, round: int, num_assignments: int) -> None:
+    def round_started(self, round: int, num_rows: int) -> None:
         pass
 
     def assignment_done(self, rows: RowCounts) -> None:

@@ -7,11 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
+import prompts
 from engine.config import SamplingConfig
-from engine.records import Message, Request, SamplingParams
-from prompts import PromptLibrary
+from engine.records import Message, Request, SamplingParams, hash_messages
+
+MAX_SEED = 2**31
+
+Role: TypeAlias = Literal["system", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +25,57 @@ class Prompt:
     template: str
     messages: tuple[Message, ...]
     schema: str
+    hash: str
+    """Of the messages."""
+
+
+class Opening:
+    """The part that many prompts share, rendered once."""
+
+    def __init__(self, opening: prompts.Opening) -> None:
+        self._opening = opening
+
+    def finish(self, values: Mapping[str, Any], schema: str) -> Prompt:
+        """The prompt that ends with what `values` say in the template's last block."""
+        rendered = self._opening.finish(values)
+        messages = tuple([Message(cast(Role, role), content) for role, content in rendered.messages])
+        return Prompt(rendered.template, messages, schema, hash_messages(messages))
 
 
 class Prompter:
     """Renders prompts of one task and turns them into requests to one model."""
 
-    def __init__(self, library: PromptLibrary, model: str, sampling: SamplingConfig, seed: int) -> None:
+    def __init__(self, library: prompts.PromptLibrary, model: str, sampling: SamplingConfig, seed: int) -> None:
         self._library = library
         self._model = model
         self._sampling = sampling
         self._seed = seed
 
     def render(self, template: str, values: Mapping[str, Any], schema: str) -> Prompt:
-        rendered = self._library.render(template, values)
-        messages = tuple(Message(cast(Literal["system", "user"], role), content) for role, content in rendered.messages)
-        return Prompt(rendered.template, messages, schema)
+        return self.open(template, values).finish(values, schema)
 
-    def request(self, prompt: Prompt, draw: str) -> Request:
-        """The request for one draw of a prompt; the same run seed and draw name give the same request."""
-        digest = hashlib.blake2b(f"{self._seed} {draw}".encode(), digest_size=4).digest()
+    def open(self, template: str, values: Mapping[str, Any]) -> Opening:
+        return Opening(self._library.open(template, values))
+
+    def request(self, prompt: Prompt, series: str, draw: int) -> Request:
+        """The request for one draw of a prompt.
+
+        The same run seed, series and draw give the same request. Draws of one series have consecutive seeds, so that equal prompts may
+        travel together (`engine.batcher`): give equal prompts neighbouring draws.
+        """
         sampling = SamplingParams(
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             max_tokens=self._sampling.max_tokens,
-            seed=int.from_bytes(digest) >> 1,
+            seed=(_seed(self._seed, series) + draw) % MAX_SEED,
             json_schema=prompt.schema if self._sampling.constrained else None,
         )
-        return Request(self._model, prompt.messages, sampling)
+        return Request(self._model, prompt.messages, sampling, prompt.hash)
+
+
+@lru_cache
+def _seed(run_seed: int, series: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{run_seed} {series}".encode(), digest_size=4).digest()) % MAX_SEED
 
 
 @lru_cache

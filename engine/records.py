@@ -31,6 +31,16 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Real texts without labels. They stay where they lie, for there may be more of them than memory holds."""
+
+    path: str
+    """As in the configuration: a file, a folder, or `folder:split`."""
+    text_column: str
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSpec:
     """The learning problem: what is classified, into which labels, and the real rows that are there.
 
@@ -44,6 +54,7 @@ class TaskSpec:
     seed: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    pool: Pool | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -80,16 +91,26 @@ class Request:
     model: str
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    prompt_hash: str = field(default="", compare=False, repr=False)
+    """`hash_messages` of the messages; made here unless given by who knows it already."""
     id: str = field(init=False, compare=False, repr=False)
     """32 hex digits over everything that is sent."""
-    prompt_hash: str = field(init=False, compare=False, repr=False)
-    """32 hex digits over the messages alone."""
 
     def __post_init__(self) -> None:
         # Once, and at once: each is read many times on a request's way.
-        prompt = _digest(msgspec.json.encode(self.messages))
-        object.__setattr__(self, "prompt_hash", prompt)
-        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, prompt, self.sampling))))
+        if not self.prompt_hash:
+            object.__setattr__(self, "prompt_hash", hash_messages(self.messages))
+        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, self.prompt_hash, self.sampling))))
+
+
+def hash_messages(messages: tuple[Message, ...]) -> str:
+    """32 hex digits."""
+    return _digest(msgspec.json.encode(messages))
+
+
+def _digest(content: bytes) -> str:
+    # SHA-256, cut: processors compute it in hardware, so that a prompt takes 2 microseconds.
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 class FinishReason(StrEnum):
@@ -103,7 +124,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the server counted them."""
+    """Tokens as the server counted them. Draws that travelled in one request share its count."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -166,6 +187,8 @@ class Assignment:
 
     id: str
     """Unique within a run and the same in every resumed run, e.g. `r0002-a0013`."""
+    number: int
+    """Within its round, from 0. Those with neighbouring numbers and equal prompts travel to the teacher as draws of one request."""
     round: int
     report: int
     """Round of the weakness report it answers."""
@@ -205,8 +228,10 @@ class RejectionReason(StrEnum):
     """More characters than the task allows."""
     DUPLICATE = "duplicate"
     """The text (ignoring case, spaces and punctuation) is already a row of this run or of the seed."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """The text is much like a row of this run or of the seed."""
     LEAKAGE = "leakage"
-    """The text (ignoring case, spaces and punctuation) is a row of validation or test."""
+    """The text is a row of validation or test (ignoring case, spaces and punctuation), or much like one."""
     SURPLUS = "surplus"
     """A row past the number asked for. Counted apart: it was never requested."""
 
@@ -295,6 +320,10 @@ class RoundRecord:
     """Seconds from the first request to the last commit, of the process that finished the round."""
     blocks: Mapping[str, int] = field(default_factory=dict)
     """How many rows each block of the prompt really had, e.g. `{"examples": 16, "wrong": 9}`."""
+    limited_s: Mapping[str, float] = field(default_factory=dict)
+    """For how many seconds what was short, e.g. `{"compute": 2.1, "supply": 0.4}` (see `engine.bottleneck`); of that same process."""
+    peak_tokens_per_s: float = 0.0
+    """Output tokens at the servers' best, over two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +420,3 @@ class FinalReport:
     encoder: str
     num_parameters: int
     precision: str
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

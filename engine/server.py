@@ -1,8 +1,9 @@
 """The life of the teacher's server: vLLM as a subprocess that never outlives its run.
 
-Invariants: inside `async with VllmServer(…)` the server answers, or `check` and `watch` say that it died. When the block is left, in any
-way, no process of the server runs. Should this process be killed outright, the kernel ends the server (`tether`); what escapes even that is
-found by its mark at the next start (`orphans`).
+Invariants: inside `async with VllmServer(…)` the server answers, or `check`, `ended` and `watch` say that it died. `restart` brings it
+back; when to do so is decided elsewhere (`supervisor`). Never do two servers of one VllmServer run, and when the block is left, in any way,
+none does. Should this process be killed outright, the kernel ends the server (`tether`); what escapes even that is found by its mark at the
+next start (`orphans`).
 
 The log is read for people only: to show a phase, or the last words of a server that failed. What decides is the process, and what it
 answers.
@@ -18,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,8 +30,8 @@ import msgspec
 from engine import tether
 from engine.config import TeacherConfig
 from engine.endpoint import Endpoint
-from engine.errors import ServerError
-from engine.launch import VLLM, Device, Launch, check_model, choose_port, installed_device, plan_launch
+from engine.errors import PreflightError, ServerError, UserError
+from engine.launch import VLLM, Device, Launch, check_gpus, check_model, choose_port, installed_device, plan_launch
 from engine.orphans import MARK, Owner, end_orphan, end_session, find_orphans
 
 PROBE_S = 0.2
@@ -37,7 +39,10 @@ PROBE_S = 0.2
 STOP_TIMEOUT_S = 15.0
 """For a server to end by itself when asked; then its processes are killed. vLLM needs 2 to 3 s."""
 SHORT_STOP_TIMEOUT_S = 2.0
-"""For processes with nothing to finish: of a server that never came up (vLLM may then wait for its own children), or whose head is gone."""
+"""For processes with nothing to finish: of a server that never came up (vLLM may then wait for its own children), whose head is gone, or
+that is started again."""
+GPU_PATIENCE_S = 5.0
+"""For the driver to give back what processes held that ended just now: an orphan, or the server before this start."""
 LAST_LINES = 15
 LOG_TAIL_BYTES = 256 * 1024
 
@@ -64,6 +69,20 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
+@dataclass(slots=True)
+class _Life:
+    """One start of the server, to its end."""
+
+    process: asyncio.subprocess.Process
+    ended: asyncio.Task[int]
+    is_stopping: bool = False
+    """We ended it, or are about to."""
+
+    @property
+    def status(self) -> int | None:
+        return self.process.returncode
+
+
 def ignore(_message: str) -> None:
     """For callbacks nobody listens to."""
 
@@ -86,10 +105,11 @@ class VllmServer:
         program: tuple[str, ...] = VLLM,
     ) -> None:
         self.launch: Launch
-        """How it was started; there once the block is entered. For the record of the run."""
+        """How it was started last; there once the block is entered. For the record of the run."""
         self.endpoint: Endpoint
-        self.start_s: float
-        """Wall clock from process to first answer."""
+        """Keeps its key when the server is started again, and its port if that is still free."""
+        self.starts_s: list[float] = []
+        """Of each start so far: wall clock from process to first answer."""
         self._config = config
         self._log = log
         self._on_phase = on_phase
@@ -97,43 +117,64 @@ class VllmServer:
         self._device: Device | None = device
         self._program = program
         self._owner = Owner.here(run)
-        self._process: asyncio.subprocess.Process | None = None
-        self._ended: asyncio.Task[int]
+        self._life: _Life | None = None
         self._log_start = 0
         self._phase = ""
-        self._was_ready = False
-        self._is_stopping = False
 
     async def __aenter__(self) -> VllmServer:
         await asyncio.to_thread(check_model, self._config)
         await self._clear_orphans()  # before the port, which one of them may hold
-        port = choose_port(self._config.port)
-        self.launch = plan_launch(self._config, device=self._device or installed_device(), port=port, program=self._program)
-        self.endpoint = Endpoint(self.launch.base_url, self.launch.served_name, secrets.token_urlsafe(24))
-        started = time.monotonic()
-        try:
-            await self._start()
-            await self._wait_until_ready()
-        except BaseException:
-            await self._stop()
-            raise
-        self._was_ready = True
-        self.start_s = time.monotonic() - started
+        self._device = self._device or installed_device()
+        self._plan(choose_port(self._config.port), secrets.token_urlsafe(24))
+        await self._bring_up()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._stop()
+        is_alive = self._life is not None and self._life.status is None
+        await self._stop(STOP_TIMEOUT_S if is_alive else SHORT_STOP_TIMEOUT_S)
+
+    @property
+    def start_s(self) -> float:
+        """Of the last start."""
+        return self.starts_s[-1]
+
+    async def restart(self) -> None:
+        """Ends what is left of the server, starts it again and waits until it answers.
+
+        ServerError if it does not come up. Then, and when cancelled, none runs.
+        """
+        await self._stop(SHORT_STOP_TIMEOUT_S)
+        try:
+            port = choose_port(self.launch.port)
+        except UserError:
+            port = choose_port(None)
+        self._plan(port, self.endpoint.api_key)
+        try:
+            await self._bring_up()
+        except PreflightError as error:
+            raise ServerError(f"the teacher's server cannot be started again: {error}") from error
 
     def check(self) -> None:
-        """ServerError if the server's process has ended."""
-        if self._process is not None and self._process.returncode is not None:
-            raise ServerError(self._obituary("ended in the middle of the run"))
+        """ServerError if the server's process has ended by itself."""
+        if self._life is not None and self._life.status is not None and not self._life.is_stopping:
+            raise ServerError(self._obituary("ended in the middle of the run", _describe(self._life.status)))
+
+    async def ended(self) -> str | None:
+        """Waits as long as this start of the server lives; how it ended, in a few words, or None if it was us who ended it."""
+        assert self._life is not None
+        life = self._life
+        status = await asyncio.shield(life.ended)
+        return None if life.is_stopping else _describe(status)
 
     async def watch(self) -> None:
-        """Waits as long as the server lives: ServerError if it ends by itself, nothing if we stop it."""
-        await asyncio.shield(self._ended)
-        if not self._is_stopping:
-            self.check()
+        """Waits as long as this start of the server lives: ServerError if it ends by itself, nothing if we stop it."""
+        if (how := await self.ended()) is not None:
+            raise ServerError(self._obituary("ended in the middle of the run", how))
+
+    def last_words(self) -> str:
+        """The end of the log since the last start, to be put after a sentence about the server's end."""
+        lines = meaningful_lines(self._read_log())[-LAST_LINES:]
+        return f"; its log {self._log}" + (" ends with:\n" + "\n".join(f"    {line}" for line in lines) if lines else " is empty")
 
     async def _clear_orphans(self) -> None:
         for orphan in await asyncio.to_thread(find_orphans):
@@ -143,15 +184,41 @@ class VllmServer:
             else:
                 self._on_notice(f"{orphan}; end it with: {orphan.command}")
 
-    async def _start(self) -> None:
+    def _plan(self, port: int, api_key: str | None) -> None:
+        assert self._device is not None
+        self.launch = plan_launch(self._config, device=self._device, port=port, program=self._program)
+        self.endpoint = Endpoint(self.launch.base_url, self.launch.served_name, api_key)
+
+    async def _bring_up(self) -> None:
+        await self._wait_for_gpus()
+        started = time.monotonic()
+        try:
+            life = await self._start()
+            await self._wait_until_ready(life)
+        except BaseException:
+            await self._stop(SHORT_STOP_TIMEOUT_S)
+            raise
+        self.starts_s.append(time.monotonic() - started)
+
+    async def _wait_for_gpus(self) -> None:
+        deadline = time.monotonic() + GPU_PATIENCE_S
+        while True:
+            try:
+                return await asyncio.to_thread(check_gpus, self.launch, os.environ)
+            except PreflightError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(PROBE_S)
+
+    async def _start(self) -> _Life:
         assert self.endpoint.api_key is not None
         environment = self.launch.full_environment(os.environ, self.endpoint.api_key) | {MARK: str(self._owner)}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._log_start = log.tell()
+            self._log_start, self._phase = log.tell(), ""
             self._on_phase("starting the server")
             # Straight to a file: a pipe that nobody reads for a moment would stop the server.
-            self._process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
                 *self.launch.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -160,23 +227,25 @@ class VllmServer:
                 env=environment,
                 start_new_session=True,
             )
-        self._ended = asyncio.create_task(self._process.wait())
+        self._life = _Life(process, asyncio.create_task(process.wait()))
+        return self._life
 
-    async def _wait_until_ready(self) -> None:
+    async def _wait_until_ready(self, life: _Life) -> None:
         """Patience is counted from the log's last new line, not from the start: large weights may take long, silence may not."""
         size, sign_of_life = self._log_start, time.monotonic()
         headers = {"Authorization": f"Bearer {self.endpoint.api_key}"}
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as session:
             while not await self._answers(session):
-                await asyncio.wait([self._ended], timeout=PROBE_S)
-                if self._ended.done():
-                    raise ServerError(self._obituary("did not start"))
+                await asyncio.wait([life.ended], timeout=PROBE_S)
+                if life.ended.done():
+                    what = "did not start again" if self.starts_s else "did not start"
+                    raise ServerError(self._obituary(what, _describe(life.ended.result())))
                 if (now := self._log.stat().st_size) != size:
                     size, sign_of_life = now, time.monotonic()
                     self._show_phase()
                 elif time.monotonic() - sign_of_life > self._config.start_timeout_s:
                     silence = f"gave no sign of life for {self._config.start_timeout_s:g} s while starting (teacher.start_timeout_s)"
-                    raise ServerError(f"the teacher's server {silence}; it was ended{self._last_words()}")
+                    raise ServerError(f"the teacher's server {silence}; it was ended{self.last_words()}")
 
     async def _answers(self, session: aiohttp.ClientSession) -> bool:
         """Whether it is ours, and ready: it lists our model, and knows our key."""
@@ -198,33 +267,31 @@ class VllmServer:
             self._phase = reached[-1]
             self._on_phase(self._phase)
 
-    async def _stop(self) -> None:
+    async def _stop(self, timeout_s: float) -> None:
         """Bounded by the time limits within. A server that died may have left its engine's processes behind, so all are looked for."""
-        self._is_stopping = True
-        if self._process is not None:
-            patience_s = STOP_TIMEOUT_S if self._was_ready and self._process.returncode is None else SHORT_STOP_TIMEOUT_S
-            await _see_through(asyncio.to_thread(end_session, self._owner, self._process.pid, patience_s))
-            await self._ended
+        if self._life is not None:
+            self._life.is_stopping = True
+            await _see_through(self._end(self._life, timeout_s))
 
-    def _obituary(self, what: str) -> str:
-        assert self._process is not None
-        status = self._process.returncode
-        assert status is not None
-        if status == -signal.SIGKILL:
-            how = "killed by SIGKILL, perhaps because memory ran out"
-        else:
-            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        return f"the teacher's server {what} ({how}){self._last_words()}"
+    async def _end(self, life: _Life, timeout_s: float) -> None:
+        await asyncio.to_thread(end_session, self._owner, life.process.pid, timeout_s)
+        await life.ended
 
-    def _last_words(self) -> str:
-        lines = meaningful_lines(self._read_log())[-LAST_LINES:]
-        return f"; its log {self._log}" + (" ends with:\n" + "\n".join(f"    {line}" for line in lines) if lines else " is empty")
+    def _obituary(self, what: str, how: str) -> str:
+        return f"the teacher's server {what} ({how}){self.last_words()}"
 
     def _read_log(self) -> str:
         """The end of what this server wrote, not one before it."""
         with self._log.open("rb") as file:
             file.seek(max(self._log_start, self._log.stat().st_size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace")
+
+
+def _describe(status: int) -> str:
+    """How a process ended, in a few words."""
+    if status == -signal.SIGKILL:
+        return "killed by SIGKILL, perhaps because memory ran out"
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def meaningful_lines(log: str) -> list[str]:

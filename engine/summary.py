@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.bottleneck import combine
 from engine.config import RunConfig
 from engine.manifest import Manifest
 from engine.records import FinalReport, Finish, RoundRecord, RowCounts, Scores, WeaknessReport
@@ -39,6 +40,12 @@ class TeacherSummary:
     prompt_tokens: int
     completion_tokens: int
     generation_s: float
+    tokens_per_s: float
+    """Output tokens, while the teacher wrote."""
+    roofline_share: float
+    """Of what the servers did in their best two seconds."""
+    limited_s: dict[str, float]
+    """Seconds for which each thing was what was short (`engine.bottleneck`), the most important first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ def summarize(
     root: Path,
 ) -> Summary:
     """`reports` from round 0 on, `rounds` from round 1 on."""
+    flow = combine(rounds)
     before, after = (StudentSide(side.round, reports[side.round].scores, side.scores) for side in (final.before, final.after))
     return Summary(
         name=config.name,
@@ -98,6 +106,9 @@ def summarize(
             prompt_tokens=sum(record.prompt_tokens for record in rounds),
             completion_tokens=sum(record.completion_tokens for record in rounds),
             generation_s=round(sum(record.generation_s for record in rounds), 1),
+            tokens_per_s=round(flow.tokens_per_s, 1),
+            roofline_share=round(flow.roofline_share, 3),
+            limited_s=flow.limited_s,
         ),
         curve=Curve(
             loss=tuple(report.loss for report in reports),

@@ -1,4 +1,4 @@
-"""Asks a teacher one request over HTTP, once. Knows the protocol; knows nothing of retries, journals or how many are in flight.
+"""Asks a teacher over HTTP, once. Knows the protocol; knows nothing of retries, journals or how many are in flight.
 
 What goes wrong is classified here, by type and status, and nowhere else: a TeacherError is about this request or this moment (`retryable`
 says whether the same request may fare better later), a RefluxError about everything that would be asked after it.
@@ -6,24 +6,24 @@ says whether the same request may fare better later), a RefluxError about everyt
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Protocol
 
-import aiohttp
 import msgspec
 
 from engine.endpoint import Endpoint, match_served
 from engine.errors import ServerError, UserError
+from engine.http import HttpClient, HttpError, Limits, Reply, TimedOutError
 from engine.records import Completion, FailureReason, FinishReason, Request, Timings, Usage
 
-CONNECT_TIMEOUT_S = 10.0
-KEEPALIVE_S = 4.0
-"""Below the 5 s after which uvicorn, and so vLLM, closes an idle connection: a request sent at that moment would be lost."""
 MAX_DETAIL_CHARS = 300
 MAX_RETRY_AFTER_S = 120.0
+PROBE_TIMEOUT_S = 10.0
+"""For questions that take a server no work."""
 
 
 class TeacherError(Exception):
@@ -41,8 +41,19 @@ class TeacherError(Exception):
 class Teacher(Protocol):
     """Answers requests; many at once. The seam where tests and other back-ends stand in."""
 
-    async def complete(self, request: Request) -> Completion:
-        """One attempt, as the only one (`timings.attempts` is 1). TeacherError, or a RefluxError that stops the run."""
+    async def complete(self, draws: Sequence[Request]) -> list[Completion]:
+        """One attempt at one or several draws of one prompt; completions in the same order, each as of a first attempt.
+
+        Draws are equal but for their seeds, which are consecutive. TeacherError for all of them, or a RefluxError that stops the run.
+        """
+        ...
+
+    async def is_alive(self) -> bool:
+        """Whether the server says that it is ready for requests."""
+        ...
+
+    async def metrics(self) -> str | None:
+        """What the server tells of its own state, in Prometheus' format; None if it tells nothing."""
         ...
 
 
@@ -52,6 +63,7 @@ class _Message(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     message: _Message
+    index: int = 0
     finish_reason: str | None = None
 
 
@@ -81,52 +93,78 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 
 
 class HttpTeacher:
-    """A server that speaks the OpenAI protocol. One pooled session, sized for `concurrency` requests; leaving the block closes it."""
+    """A server that speaks the OpenAI protocol. Leaving the block closes all connections to it."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float, concurrency: int) -> None:
-        self._url = f"{endpoint.base_url}/chat/completions"
-        self._endpoint = endpoint
-        self._timeout_s = timeout_s
-        self._concurrency = concurrency
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float, stall_s: float) -> None:
+        """`timeout_s` for an answer in all, `stall_s` between two pieces of one."""
+        self._limits = Limits(timeout_s, stall_s)
+        self._open(endpoint)
 
     async def __aenter__(self) -> HttpTeacher:
-        self._session = aiohttp.ClientSession(
-            # The connector's own default would silently hold back all but 100.
-            connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEPALIVE_S),
-            headers={"Content-Type": "application/json", **_authorization(self._endpoint)},
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._session.close()
+        self._client.close()
+        self._root.close()
 
-    async def complete(self, request: Request) -> Completion:
+    @property
+    def num_connections(self) -> int:
+        return self._client.num_connections
+
+    def move_to(self, endpoint: Endpoint) -> None:
+        """The server is somewhere else now; connections to the old place are closed."""
+        self._client.close()
+        self._root.close()
+        self._open(endpoint)
+
+    def _open(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        headers = _authorization(endpoint)
+        self._client = HttpClient(endpoint.base_url, self._limits, headers)
+        self._root = HttpClient(endpoint.base_url.removesuffix("/v1"), Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), headers)
+        self._has_health = True
+
+    async def complete(self, draws: Sequence[Request]) -> list[Completion]:
         """When cancelled, or out of time, the connection is closed, which makes the server stop working on it."""
-        body = msgspec.json.encode(_body(request))
+        body = msgspec.json.encode(_body(draws[0], self._endpoint.model, len(draws)))
         started_at, started = time.time(), time.perf_counter()
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                content = await response.read()
-        except aiohttp.ConnectionTimeoutError as error:
-            raise TeacherError(FailureReason.CONNECTION, f"no connection within {CONNECT_TIMEOUT_S:g} s") from error
-        except TimeoutError as error:
-            raise TeacherError(FailureReason.TIMEOUT, f"no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise TeacherError(FailureReason.CONNECTION, _shorten(str(error) or type(error).__name__)) from error
+            reply = await self._client.post("/chat/completions", body)
+        except TimedOutError as error:
+            raise TeacherError(FailureReason.TIMEOUT, str(error)) from error
+        except HttpError as error:
+            raise TeacherError(FailureReason.CONNECTION, _shorten(str(error))) from error
         latency_s = time.perf_counter() - started
-        if response.status != 200:
-            raise self._refusal(response.status, response.headers, content)
-        return _completion(request, content, Timings(started_at, latency_s, attempts=1))
+        if reply.status != 200:
+            raise self._refusal(reply)
+        return _completions(draws, reply.body, Timings(started_at, latency_s, attempts=1))
 
-    def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> Exception:
-        said = f"status {status}: {_server_message(content)}"
+    async def is_alive(self) -> bool:
+        """A server without /health (that is vLLM's) is alive if it answers anything at all but an error of its own."""
+        try:
+            reply = await self._root.get("/health" if self._has_health else "/v1/models")
+            if reply.status in (404, 405):
+                self._has_health = False
+                reply = await self._root.get("/v1/models")
+        except HttpError:
+            return False
+        return reply.status < 500
+
+    async def metrics(self) -> str | None:
+        try:
+            reply = await self._root.get("/metrics")
+        except HttpError:
+            return None
+        return reply.body.decode(errors="replace") if reply.status == 200 else None
+
+    def _refusal(self, reply: Reply) -> Exception:
+        status = reply.status
+        said = f"status {status}: {_server_message(reply.body)}"
         if status in (401, 403, 404):
             # Not about this request: every other one would meet the same, and a run would end with nothing but failures.
             return ServerError(f"{self._endpoint.base_url} no longer serves {self._endpoint.model!r} to us ({said})")
         if status in (429, 503):
-            return TeacherError(FailureReason.OVERLOADED, said, retry_after_s=_retry_after_s(headers.get("Retry-After")))
+            return TeacherError(FailureReason.OVERLOADED, said, retry_after_s=_retry_after_s(reply.header("retry-after")))
         if status == 408:
             return TeacherError(FailureReason.TIMEOUT, said)
         if status >= 500:
@@ -141,61 +179,92 @@ async def find_model(endpoint: Endpoint) -> Endpoint:
 
     ServerError if nobody answers there, UserError if it wants another key or serves another model.
     """
-    timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT_S)
     try:
-        async with (
-            aiohttp.ClientSession(headers=_authorization(endpoint), timeout=timeout) as session,
-            session.get(f"{endpoint.base_url}/models") as response,
-        ):
-            content = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        why = str(error) or f"no answer within {CONNECT_TIMEOUT_S:g} s"
-        raise ServerError(f"no server answers at {endpoint.base_url} ({why}); start it, or correct the endpoint") from error
-    if response.status in (401, 403):
+        async with HttpClient(endpoint.base_url, Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), _authorization(endpoint)) as client:
+            reply = await client.get("/models")
+    except HttpError as error:
+        raise ServerError(f"no server answers at {endpoint.base_url} ({error}); start it, or correct the endpoint") from error
+    if reply.status in (401, 403):
         given = "the one given is not accepted" if endpoint.api_key else "none was given"
         raise UserError(f"{endpoint.base_url} wants an API key; {given}: set the environment variable named by teacher.api_key_env")
-    if response.status >= 500:
-        raise ServerError(f"{endpoint.base_url}/models answered status {response.status}: {_server_message(content)}")
+    if reply.status >= 500:
+        raise ServerError(f"{endpoint.base_url}/models answered status {reply.status}: {_server_message(reply.body)}")
     try:
-        served = msgspec.json.decode(content, type=_Models).data if response.status == 200 else None
-    except msgspec.MsgspecError:
+        served = msgspec.json.decode(reply.body, type=_Models).data if reply.status == 200 else None
+    except (ValueError, RecursionError):
         served = None
     if served is None:
         raise UserError(
-            f"{endpoint.base_url}/models answered status {response.status} and no list of models; "
+            f"{endpoint.base_url}/models answered status {reply.status} and no list of models; "
             "is this the base URL of a server that speaks the OpenAI protocol (http://host:8000/v1)?"
         )
     return match_served(endpoint, {model.id: model.root or model.id for model in served})
+
+
+async def find_models(endpoints: Sequence[Endpoint], on_notice: Callable[[str], None]) -> list[Endpoint]:
+    """Those that answer, as `find_model` finds them. One that is not there is only worth a notice as long as another is."""
+    found = await asyncio.gather(*(find_model(endpoint) for endpoint in endpoints), return_exceptions=True)
+    there = [endpoint for endpoint in found if isinstance(endpoint, Endpoint)]
+    for error in found:
+        if isinstance(error, BaseException):
+            if not there or not isinstance(error, ServerError):
+                raise error
+            on_notice(f"{error}; going on without it")
+    return there
 
 
 def _authorization(endpoint: Endpoint) -> dict[str, str]:
     return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _body(request: Request, model: str, num_draws: int) -> dict[str, Any]:
+    """`model` is the server's own name for it. Of `n` draws, vLLM gives the i-th the seed + i, as if it had been asked alone."""
     sampling = request.sampling
     body: dict[str, Any] = {
-        "model": request.model,
+        "model": model,
         "messages": request.messages,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "seed": sampling.seed,
     }
+    if num_draws > 1:
+        body["n"] = num_draws
     if sampling.json_schema is not None:
         schema = {"name": "answer", "schema": msgspec.Raw(sampling.json_schema.encode())}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
 
 
-def _completion(request: Request, content: bytes, timings: Timings) -> Completion:
+def _completions(draws: Sequence[Request], content: bytes, timings: Timings) -> list[Completion]:
     try:
         reply = _reply_decoder.decode(content)
-        choice = reply.choices[0]
-        finish_reason = FinishReason(choice.finish_reason or "")
-    except (msgspec.MsgspecError, IndexError, ValueError) as error:
+        choices = sorted(reply.choices, key=lambda choice: choice.index) if len(draws) > 1 else reply.choices
+        if len(choices) < len(draws):
+            raise ValueError(f"{len(choices)} choices, asked for {len(draws)}")
+        texts = [choice.message.content or "" for choice in choices[: len(draws)]]
+        finish_reasons = [FinishReason(choice.finish_reason or "") for choice in choices[: len(draws)]]
+    except (ValueError, RecursionError) as error:
         raise TeacherError(FailureReason.BAD_REPLY, _shorten(f"{error}, in: {content.decode(errors='replace')}")) from error
-    return Completion(request.id, choice.message.content or "", finish_reason, reply.usage, timings)
+    return [
+        Completion(request.id, text, finish_reason, usage, timings)
+        for request, text, finish_reason, usage in zip(draws, texts, finish_reasons, _divide(reply.usage, texts), strict=True)
+    ]
+
+
+def _divide(usage: Usage, texts: Sequence[str]) -> list[Usage]:
+    """A share for each draw that adds up to the whole: of the prompt an equal one, of the completion by the length of its text."""
+    if len(texts) == 1:
+        return [usage]
+    whole = sum(map(len, texts)) + len(texts)
+    shares: list[Usage] = []
+    done = prompt_before = completion_before = 0
+    for number, text in enumerate(texts, start=1):
+        done += len(text) + 1
+        prompt, completion = usage.prompt_tokens * number // len(texts), usage.completion_tokens * done // whole
+        shares.append(Usage(prompt - prompt_before, completion - completion_before))
+        prompt_before, completion_before = prompt, completion
+    return shares
 
 
 def _server_message(content: bytes) -> str:
@@ -203,7 +272,7 @@ def _server_message(content: bytes) -> str:
     try:
         error = msgspec.json.decode(content, type=_ErrorReply).error
         message = error if isinstance(error, str) else error.message
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         message = ""
     return _shorten(message or content.decode(errors="replace") or "(no message)")
 
@@ -222,6 +291,6 @@ def _retry_after_s(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(0.0, seconds), MAX_RETRY_AFTER_S)  # 0 first: max(nan, 0) is nan

@@ -11,15 +11,16 @@ segment.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import duckdb
 import pyarrow as pa
 
 from engine.errors import UserError
-from engine.rundir import TABLES, RunDir
+from engine.rundir import RunDir
 from engine.store.schemas import SCHEMAS
-from engine.store.segments import open_table
+from engine.store.segments import committed, open_table
 
 _LOCKED_DOWN: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
@@ -31,13 +32,15 @@ _LOCKED_DOWN: dict[str, str | bool | int | float | list[str]] = {
 }
 
 _MAX_MESSAGE = 500
+_NUM_TRIES = 5
 
 
 def connect(run: RunDir) -> duckdb.DuckDBPyConnection:
     """An in-memory database with a view for each table. `rounds` also has the student's scores and loss on validation, null where it has
-    not reported yet. StoreError if a table cannot be read.
+    not reported yet. StoreError if a table cannot be read. A compaction deletes files that the connection still reads from: then its
+    statements fail, and one connects again, as `run_query` does.
     """
-    tables = {name: open_table(run.table(name), SCHEMAS[name]) for name in TABLES}
+    tables = {name: open_table(run.table(name), SCHEMAS[name]) for name in SCHEMAS}
     connection = duckdb.connect(":memory:", config=_LOCKED_DOWN)
     connection.execute("SET TimeZone = 'UTC'")
     for name, table in tables.items():
@@ -52,6 +55,18 @@ def connect(run: RunDir) -> duckdb.DuckDBPyConnection:
 
 def run_query(run: RunDir, sql: str) -> pa.Table:
     """The rows of the last statement. UserError if it is wrong, refused, or returns no rows at all."""
+    for _ in range(_NUM_TRIES - 1):
+        files = _files(run)
+        try:
+            return _run_query(run, sql)
+        except UserError:
+            # A compaction may have deleted what the query was reading.
+            if all(path.exists() for path in files):
+                raise
+    return _run_query(run, sql)
+
+
+def _run_query(run: RunDir, sql: str) -> pa.Table:
     with connect(run) as connection:
         try:
             relation = cast("duckdb.DuckDBPyRelation | None", connection.sql(sql))  # DuckDB's own annotation leaves None out
@@ -62,3 +77,7 @@ def run_query(run: RunDir, sql: str) -> pa.Table:
     if rows is None:
         raise UserError("the SQL returns no rows; give a query, e.g. 'select label, count(*) from samples group by 1'")
     return rows
+
+
+def _files(run: RunDir) -> list[Path]:
+    return [segment.path for name in SCHEMAS for segment in committed(run.table(name))]

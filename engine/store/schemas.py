@@ -9,9 +9,10 @@ at. What is packed comes back equal; `started_at` does to the microsecond. Strin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from engine.records import (
     Origin,
     Outcome,
     Rejection,
+    RejectionReason,
     Request,
     RoundRecord,
     RowCounts,
@@ -35,6 +37,7 @@ from engine.records import (
     Timings,
     Usage,
 )
+from engine.store.columns import Columns, lists, table, texts, values
 from engine.store.text import escape, unescape
 
 VERSION_KEY = b"reflux"
@@ -56,12 +59,24 @@ class Evaluation:
     epochs: int
 
 
+Ending: TypeAlias = RejectionReason | Literal["accepted"]
+"""How a row ended: as a Sample, or as a Rejection for a reason."""
+
+
+class Answered(NamedTuple):
+    """What the calls table knows of one request."""
+
+    outcome: Outcome
+    endings: tuple[Ending | None, ...]
+    """How each row of the reply ended, by its place there; None for a place that none ended at."""
+
+
 def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
-def _schema(table: str, fields: Iterable[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={VERSION_KEY: f"{table} 1".encode()})
+def _schema(table: str, version: int, fields: Iterable[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={VERSION_KEY: f"{table} {version}".encode()})
 
 
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
@@ -73,19 +88,23 @@ _ORIGIN_FIELDS = [
 _ROW_COUNT_FIELDS = [_required(f"rows_{name}", _INT) for name in ("requested", "accepted", "rejected", "failed", "surplus")]
 _SCORE_FIELDS = [*(_required(name, _FLOAT) for name in ("accuracy", "macro_f1", "weighted_f1")), _required("num_rows", _INT)]
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
+_MESSAGES = pa.list_(_required("item", _MESSAGE))
+_ENDINGS = pa.list_(pa.field("item", _TEXT))
 _CLASS_SCORE = pa.struct(
     [_required("label", _TEXT), *(_required(name, _FLOAT) for name in ("precision", "recall", "f1")), _required("support", _INT)]
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": _schema("samples", [*_ROW_FIELDS, *_ORIGIN_FIELDS]),
-    "rejections": _schema("rejections", [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS]),
+    "samples": _schema("samples", 1, [*_ROW_FIELDS, *_ORIGIN_FIELDS]),
+    "rejections": _schema(
+        "rejections", 1, [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS]
+    ),
     "calls": _schema(
         "calls",
+        2,
         [
             *_ORIGIN_FIELDS,
             _required("model", _TEXT),
-            _required("messages", pa.list_(_required("item", _MESSAGE))),
             *(_required(name, _FLOAT) for name in ("temperature", "top_p")),
             *(_required(name, _INT) for name in ("max_tokens", "seed")),
             pa.field("json_schema", _TEXT),
@@ -96,10 +115,13 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             _required("latency_s", _FLOAT),
             _required("attempts", _INT),
             *_ROW_COUNT_FIELDS,
+            _required("endings", _ENDINGS),
         ],
     ),
+    "prompts": _schema("prompts", 1, [_required("prompt_hash", _TEXT), _required("messages", _MESSAGES)]),
     "rounds": _schema(
         "rounds",
+        1,
         [
             *(_required(name, _INT) for name in ("round", "report", "assignments", "calls")),
             *_ROW_COUNT_FIELDS,
@@ -110,6 +132,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "evaluations": _schema(
         "evaluations",
+        1,
         [
             _required("round", _INT),
             _required("split", _TEXT),
@@ -125,186 +148,197 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 
 def pack_samples(samples: Iterable[Sample]) -> pa.Table:
-    return _table("samples", ({"id": row.id, "text": row.text, "label": row.label, **_origin(row.origin)} for row in samples))
+    samples = list(samples)
+    columns = {
+        "id": [sample.id for sample in samples],
+        "text": [sample.text for sample in samples],
+        "label": [sample.label for sample in samples],
+        **_origins([sample.origin for sample in samples]),
+    }
+    return table(SCHEMAS["samples"], columns)
 
 
-def unpack_samples(table: pa.Table) -> list[Sample]:
-    return [Sample(row["id"], row["text"], row["label"], _read_origin(row)) for row in _rows(table)]
+def unpack_samples(rows: pa.Table) -> list[Sample]:
+    return [Sample(*row) for row in zip(*(values(rows, name) for name in ("id", "text", "label")), _read_origins(rows), strict=True)]
 
 
 def pack_rejections(rejections: Iterable[Rejection]) -> pa.Table:
-    return _table(
-        "rejections",
-        (
-            {
-                "id": rejection.id,
-                "text": rejection.text,
-                "label": rejection.label,
-                "reason": rejection.reason.value,
-                "detail": rejection.detail,
-                "raw": rejection.raw,
-                **_origin(rejection.origin),
-            }
-            for rejection in rejections
-        ),
+    rejections = list(rejections)
+    columns = _columns(rejections, "id", "text", "label", "reason", "detail", "raw")
+    return table(SCHEMAS["rejections"], {**columns, **_origins([rejection.origin for rejection in rejections])})
+
+
+def pack_prompts(requests: Sequence[Request]) -> pa.Table:
+    messages = [message for request in requests for message in request.messages]
+    items = pa.StructArray.from_arrays(
+        [texts([getattr(message, field.name) for message in messages]) for field in _MESSAGE], fields=[*_MESSAGE]
     )
+    prompts = lists((request.messages for request in requests), _MESSAGES, items)
+    return table(SCHEMAS["prompts"], {**_columns(requests, "prompt_hash"), "messages": prompts})
 
 
-def pack_calls(calls: Iterable[Call]) -> pa.Table:
-    return _table("calls", (_pack_call(call) for call in calls))
+def unpack_prompts(rows: pa.Table) -> dict[str, tuple[Message, ...]]:
+    """The messages of each prompt, by its hash."""
+    return {
+        prompt_hash: tuple(Message(message["role"], unescape(message["content"])) for message in messages)
+        for prompt_hash, messages in zip(values(rows, "prompt_hash"), values(rows, "messages"), strict=True)
+    }
 
 
-def unpack_calls(table: pa.Table) -> list[Call]:
-    return [_unpack_call(row) for row in _rows(table)]
+def pack_calls(calls: Sequence[Call], endings: Sequence[Sequence[Ending | None]] | None = None) -> pa.Table:
+    """`endings` of each call's rows, as in `Answered`; None where no call has rows."""
+    origins, outcomes = [call.origin for call in calls], [call.outcome for call in calls]
+    for call, origin, outcome in zip(calls, origins, outcomes, strict=True):
+        assert origin.request_id == outcome.request_id, "a call and its answer are of one request"
+        assert origin.prompt_hash == call.request.prompt_hash, "a call and its origin are of one prompt"
+    samplings, timings = [call.request.sampling for call in calls], [outcome.timings for outcome in outcomes]
+    endings = endings or [()] * len(calls)
+    columns = {
+        **_origins(origins),
+        "model": [call.request.model for call in calls],
+        "temperature": [sampling.temperature for sampling in samplings],
+        "top_p": [sampling.top_p for sampling in samplings],
+        "max_tokens": [sampling.max_tokens for sampling in samplings],
+        "seed": [sampling.seed for sampling in samplings],
+        "json_schema": [sampling.json_schema for sampling in samplings],
+        **_outcomes(outcomes),
+        "started_at": [round(timing.started_at * 1_000_000) for timing in timings],
+        "latency_s": [timing.latency_s for timing in timings],
+        "attempts": [timing.attempts for timing in timings],
+        **_row_counts([call.rows for call in calls]),
+        "endings": lists(endings, _ENDINGS, texts([ending for rows in endings for ending in rows])),
+    }
+    return table(SCHEMAS["calls"], columns)
+
+
+def unpack_calls(rows: pa.Table, prompts: Mapping[str, tuple[Message, ...]]) -> list[Call]:
+    """`prompts` has the messages of every prompt hash in the rows, as `unpack_prompts` gives them."""
+    samplings = [SamplingParams(*row) for row in zip(*(values(rows, name) for name in _SAMPLING), strict=True)]
+    parts = zip(values(rows, "model"), values(rows, "prompt_hash"), samplings, strict=True)
+    requests = [Request(model, prompts[prompt_hash], sampling) for model, prompt_hash, sampling in parts]
+    outcomes = [answered.outcome for answered in unpack_answers(rows)]
+    return [Call(*row) for row in zip(requests, _read_origins(rows), outcomes, _read_row_counts(rows), strict=True)]
+
+
+def unpack_answers(rows: pa.Table) -> list[Answered]:
+    """Of rows of the calls table that have the columns in `ANSWER_COLUMNS`."""
+    return [
+        _read_answer(dict(zip(ANSWER_COLUMNS, row, strict=True)))
+        for row in zip(*(values(rows, name) for name in ANSWER_COLUMNS), strict=True)
+    ]
 
 
 def pack_rounds(rounds: Iterable[RoundRecord]) -> pa.Table:
-    return _table(
-        "rounds",
-        (
-            {
-                "round": record.round,
-                "report": record.report,
-                "assignments": record.assignments,
-                "calls": record.calls,
-                **_row_counts(record.rows),
-                "prompt_tokens": record.prompt_tokens,
-                "completion_tokens": record.completion_tokens,
-                "generation_s": record.generation_s,
-                "blocks": [(escape(name), count) for name, count in record.blocks.items()],
-            }
-            for record in rounds
-        ),
-    )
+    rounds = list(rounds)
+    columns = {
+        **_columns(rounds, "round", "report", "assignments", "calls", "prompt_tokens", "completion_tokens", "generation_s"),
+        **_row_counts([record.rows for record in rounds]),
+        "blocks": [[(escape(name), count) for name, count in record.blocks.items()] for record in rounds],
+    }
+    return table(SCHEMAS["rounds"], columns)
 
 
-def unpack_rounds(table: pa.Table) -> list[RoundRecord]:
+def unpack_rounds(rows: pa.Table) -> list[RoundRecord]:
+    columns = {name: values(rows, name) for name in rows.column_names}
     return [
         RoundRecord(
-            round=row["round"],
-            report=row["report"],
-            assignments=row["assignments"],
-            calls=row["calls"],
-            rows=_read_row_counts(row),
-            prompt_tokens=row["prompt_tokens"],
-            completion_tokens=row["completion_tokens"],
-            generation_s=row["generation_s"],
-            blocks={unescape(name): count for name, count in row["blocks"]},
+            round=columns["round"][index],
+            report=columns["report"][index],
+            assignments=columns["assignments"][index],
+            calls=columns["calls"][index],
+            rows=counts,
+            prompt_tokens=columns["prompt_tokens"][index],
+            completion_tokens=columns["completion_tokens"][index],
+            generation_s=columns["generation_s"][index],
+            blocks={unescape(name): count for name, count in columns["blocks"][index]},
         )
-        for row in _rows(table)
+        for index, counts in enumerate(_read_row_counts(rows))
     ]
 
 
 def pack_evaluations(evaluations: Iterable[Evaluation]) -> pa.Table:
-    return _table(
-        "evaluations",
-        (
-            {
-                "round": evaluation.round,
-                "split": evaluation.split,
-                "accuracy": evaluation.scores.accuracy,
-                "macro_f1": evaluation.scores.macro_f1,
-                "weighted_f1": evaluation.scores.weighted_f1,
-                "num_rows": evaluation.scores.num_rows,
-                "loss": evaluation.loss,
-                "num_train_rows": evaluation.num_train_rows,
-                "train_s": evaluation.train_s,
-                "epochs": evaluation.epochs,
-                "classes": [
-                    {
-                        "label": escape(score.label),
-                        "precision": score.precision,
-                        "recall": score.recall,
-                        "f1": score.f1,
-                        "support": score.support,
-                    }
-                    for score in evaluation.classes
-                ],
-            }
+    evaluations = list(evaluations)
+    scores = ("label", "precision", "recall", "f1", "support")
+    columns = {
+        **_columns(evaluations, "round", "split", "loss", "num_train_rows", "train_s", "epochs"),
+        **_columns([evaluation.scores for evaluation in evaluations], *(field.name for field in _SCORE_FIELDS)),
+        "classes": [
+            [{name: getattr(score, name) for name in scores} | {"label": escape(score.label)} for score in evaluation.classes]
             for evaluation in evaluations
-        ),
-    )
+        ],
+    }
+    return table(SCHEMAS["evaluations"], columns)
 
 
-def _pack_call(call: Call) -> dict[str, Any]:
-    assert call.origin.request_id == call.outcome.request_id, "a call and its answer are of one request"
-    sampling, timings = call.request.sampling, call.outcome.timings
+_SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "json_schema")
+_COMPLETED = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
+_FAILED = ("failure_reason", "failure_detail")
+ANSWER_COLUMNS = ("request_id", "outcome", *_COMPLETED, *_FAILED, "started_at", "latency_s", "attempts", "endings")
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> Columns:
+    completions = [outcome if isinstance(outcome, Completion) else None for outcome in outcomes]
+    failures = [outcome if isinstance(outcome, Failure) else None for outcome in outcomes]
     return {
-        **_origin(call.origin),
-        "model": call.request.model,
-        "messages": [{"role": message.role, "content": escape(message.content)} for message in call.request.messages],
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sampling.seed,
-        "json_schema": sampling.json_schema,
-        **_outcome(call.outcome),
-        "started_at": round(timings.started_at * 1_000_000),
-        "latency_s": timings.latency_s,
-        "attempts": timings.attempts,
-        **_row_counts(call.rows),
+        "outcome": ["failed" if outcome is None else "completed" for outcome in completions],
+        "text": [outcome and outcome.text for outcome in completions],
+        "finish_reason": [outcome and outcome.finish_reason for outcome in completions],
+        "prompt_tokens": [outcome and outcome.usage.prompt_tokens for outcome in completions],
+        "completion_tokens": [outcome and outcome.usage.completion_tokens for outcome in completions],
+        "failure_reason": [outcome and outcome.reason for outcome in failures],
+        "failure_detail": [outcome and outcome.detail for outcome in failures],
     }
 
 
-def _unpack_call(row: Mapping[str, Any]) -> Call:
-    sampling = SamplingParams(
-        temperature=row["temperature"],
-        top_p=row["top_p"],
-        max_tokens=row["max_tokens"],
-        seed=row["seed"],
-        json_schema=row["json_schema"],
-    )
-    messages = tuple(Message(message["role"], unescape(message["content"])) for message in row["messages"])
-    return Call(Request(row["model"], messages, sampling), _read_origin(row), _read_outcome(row), _read_row_counts(row))
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    match outcome:
-        case Completion():
-            return {
-                "outcome": "completed",
-                "text": outcome.text,
-                "finish_reason": outcome.finish_reason.value,
-                "prompt_tokens": outcome.usage.prompt_tokens,
-                "completion_tokens": outcome.usage.completion_tokens,
-            }
-        case Failure():
-            return {"outcome": "failed", "failure_reason": outcome.reason.value, "failure_detail": outcome.detail}
-
-
-def _read_outcome(row: Mapping[str, Any]) -> Outcome:
+def _read_answer(row: Mapping[str, Any]) -> Answered:
+    endings: tuple[Ending | None, ...] = tuple(_read_ending(ending) for ending in row["endings"])
     timings = Timings(row["started_at"] / 1_000_000, row["latency_s"], row["attempts"])
     if row["outcome"] == "failed":
-        return Failure(row["request_id"], FailureReason(row["failure_reason"]), row["failure_detail"], timings)
+        return Answered(Failure(row["request_id"], FailureReason(row["failure_reason"]), row["failure_detail"], timings), endings)
     usage = Usage(row["prompt_tokens"], row["completion_tokens"])
-    return Completion(row["request_id"], row["text"], FinishReason(row["finish_reason"]), usage, timings)
+    return Answered(Completion(row["request_id"], row["text"], FinishReason(row["finish_reason"]), usage, timings), endings)
 
 
-def _origin(origin: Origin) -> dict[str, Any]:
-    return {field.name: getattr(origin, field.name) for field in _ORIGIN_FIELDS}
+def _read_ending(ending: str | None) -> Ending | None:
+    match ending:
+        case None | "accepted":
+            return ending
+        case _:
+            return RejectionReason(ending)
 
 
-def _read_origin(row: Mapping[str, Any]) -> Origin:
-    return Origin(**{field.name: row[field.name] for field in _ORIGIN_FIELDS})
+def _columns(rows: Sequence[object], *names: str) -> Columns:
+    """Of attributes that are called like their columns."""
+    return {name: list(map(attrgetter(name), rows)) for name in names}
 
 
-def _row_counts(rows: RowCounts) -> dict[str, Any]:
-    return {field.name: getattr(rows, field.name.removeprefix("rows_")) for field in _ROW_COUNT_FIELDS}
+def _origins(origins: Sequence[Origin]) -> Columns:
+    return {
+        "round": [origin.round for origin in origins],
+        "report": [origin.report for origin in origins],
+        "assignment": [origin.assignment for origin in origins],
+        "weakness": [origin.weakness for origin in origins],
+        "strategy": [origin.strategy for origin in origins],
+        "template": [origin.template for origin in origins],
+        "prompt_hash": [origin.prompt_hash for origin in origins],
+        "teacher": [origin.teacher for origin in origins],
+        "request_id": [origin.request_id for origin in origins],
+    }
 
 
-def _read_row_counts(row: Mapping[str, Any]) -> RowCounts:
-    return RowCounts(**{field.name.removeprefix("rows_"): row[field.name] for field in _ROW_COUNT_FIELDS})
+def _read_origins(rows: pa.Table) -> list[Origin]:
+    return [Origin(*row) for row in zip(*(values(rows, field.name) for field in _ORIGIN_FIELDS), strict=True)]
 
 
-def _table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Columns that a row does not name are null. Strings inside lists are escaped by the caller."""
-    escaped = [{key: escape(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
-    return pa.Table.from_pylist(escaped, schema=SCHEMAS[name])
+def _row_counts(counts: Sequence[RowCounts]) -> Columns:
+    return {
+        "rows_requested": [rows.requested for rows in counts],
+        "rows_accepted": [rows.accepted for rows in counts],
+        "rows_rejected": [rows.rejected for rows in counts],
+        "rows_failed": [rows.failed for rows in counts],
+        "rows_surplus": [rows.surplus for rows in counts],
+    }
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Plain values; moments as microseconds since the epoch, which a float of seconds survives (a datetime costs a time zone each)."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            table = table.set_column(index, field.name, table.column(index).cast(pa.int64()))
-    return [{key: unescape(value) if isinstance(value, str) else value for key, value in row.items()} for row in table.to_pylist()]
+def _read_row_counts(rows: pa.Table) -> list[RowCounts]:
+    return [RowCounts(*row) for row in zip(*(values(rows, field.name) for field in _ROW_COUNT_FIELDS), strict=True)]

@@ -3,13 +3,15 @@
 Invariants:
 - Journalled before acted on: a call enters the tables only if its answer is in the journal. What `record` has returned for is never asked
   again.
-- A row id appears once, over samples and rejections together: a replayed round writes no row twice, and no row ends in two ways.
-- Rows before their call, calls before their round: a committed call has all its rows committed, a committed round all its calls.
+- A row id appears once, over samples and rejections together: a replayed round writes no row twice, and no row ends in two ways. Rows
+  are added before their call and none after, so that a committed call, which remembers how its rows ended, answers for them all.
+- Prompt and rows before their call, calls before their round: what a committed call or round refers to is committed.
 - requested = accepted + rejected + failed, in every call and round that is let in.
 - An answer leaves the journal only once its call is committed.
+- Memory holds what is not committed, and twenty bytes for each call and prompt that is.
 
-So a kill at any moment loses nothing that was acknowledged: opening reads the tables and the journal, the loop runs the unfinished round
-again, `replay` answers what was answered, and what is committed already is not written again.
+So a kill at any moment loses nothing that was acknowledged: opening reads the ids in the tables and the journal, the loop runs the
+unfinished round again, `replay` answers what was answered, and what is committed already is not written again.
 """
 
 # pyright: reportUnknownParameterType=false
@@ -18,31 +20,35 @@ again, `replay` answers what was answered, and what is committed already is not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.errors import StoreError
-from engine.records import Call, Origin, Outcome, Rejection, RejectionReason, RoundRecord, RowCounts, Sample
+from engine.records import Call, Completion, Origin, Outcome, Rejection, RejectionReason, Request, RoundRecord, RowCounts, Sample
 from engine.rundir import RunDir
+from engine.store.answers import CommittedCalls
+from engine.store.ids import Ids
 from engine.store.journal import Journal
-from engine.store.schemas import SCHEMAS, pack_calls, pack_rejections, pack_rounds, pack_samples, unpack_calls
-from engine.store.segments import read_table, remove_leftovers, write_segment
+from engine.store.schemas import SCHEMAS, Ending, pack_calls, pack_prompts, pack_rejections, pack_rounds, pack_samples
+from engine.store.segments import prepare_folder, read_table, write_segment
 from engine.store.tables import read_rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_BUFFERED_ROWS = 1000
-"""Samples, rejections and calls held in memory. The call that reaches it waits until they are sealed: a slow disk slows the teacher."""
-
-Ending: TypeAlias = RejectionReason | Literal["accepted"]
-"""How a row ended: as a Sample, or as a Rejection for a reason."""
+SEAL_ROWS = 20_000
+"""Samples, rejections and calls in memory that are worth a segment of each. Large ones cost less, for the writer as for every reader."""
+SEAL_BYTES = 32 * 2**20
+"""The same for the text in them."""
+SEAL_AFTER_S = 10.0
+"""A row waits no longer, so that SQL over a slow run is not far behind."""
+MAX_BUFFERED = 2
+"""Times the above. The call that reaches this waits until rows are committed: a slow disk slows the teacher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,16 @@ class Totals:
     generation_s: float = 0.0
 
 
+@dataclass(slots=True)
+class _OpenRequest:
+    """A request that has an answer or rows, and no committed call."""
+
+    outcome: Outcome | None = None
+    endings: dict[str, Ending] = field(default_factory=dict)
+    """Of its rows, by their id."""
+    has_call: bool = False
+
+
 class Store:
     """An async context manager: entering reads what is there, leaving in peace seals what is buffered. On an error nothing is sealed; the
     journal has it.
@@ -69,22 +85,34 @@ class Store:
         # Only this thread takes rows out of the buffers, one job after another; the event loop only puts rows in. A job once begun goes
         # on to its end even if whoever asked for it is cancelled; one that was cancelled before it began has taken nothing.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._prompts: list[Request] = []
+        """One for each prompt that is not committed yet."""
+        self._new_prompts: set[str] = set()
+        """Their hashes."""
         self._samples: list[Sample] = []
         self._rejections: list[Rejection] = []
         self._calls: list[Call] = []
-        self._failure: StoreError | None = None
+        self._num_bytes = 0
+        """Of text in the buffered calls, put in so far."""
+        self._num_bytes_sealed = 0
+        self._sealing: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        await self._in_order(self._open)
+        await self._in_order(self._read)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
+            if self._timer is not None:
+                self._timer.cancel()
             if error is None:
                 await self.seal()
         finally:
-            await self._journal.close()
+            # In this order: what is being sealed is then released from the journal.
             await asyncio.to_thread(self._thread.shutdown)
+            await self._journal.close()
 
     @property
     def last_round(self) -> int:
@@ -103,29 +131,44 @@ class Store:
         )
 
     def replay(self, request_id: str) -> Outcome | None:
-        """The answer this request has got in a round that is not complete yet, in this process or an earlier one."""
-        return self._answers.get(request_id)
+        """The answer this request has got, in this process or an earlier one. One of a committed call is read from its segment, which now
+        and then takes some ms.
+        """
+        if (request := self._requests.get(request_id)) is not None:
+            return request.outcome
+        found = self._committed.find(request_id)
+        return None if found is None else found.outcome
 
     async def record(self, outcome: Outcome) -> None:
-        """Returns once the answer is on disk; act on it only then."""
+        """Returns once the answer is on disk; act on it only then. Of two answers to one request the first stays."""
+        request_id = outcome.request_id
+        if request_id not in self._requests and request_id in self._committed:
+            return
         await self._journal.append(outcome)
-        self._answers.setdefault(outcome.request_id, outcome)
+        if (request := self._requests.get(request_id)) is None:
+            self._requests[request_id] = _OpenRequest(outcome)
+        elif request.outcome is None:
+            request.outcome = outcome
 
     def ending(self, row_id: str) -> Ending | None:
         """How this row ended, here or before a kill; None if it has not. A resumed round takes this before it asks any gate: answers come
         back in another order, and a gate that remembers earlier rows might judge differently now.
         """
-        return self._endings.get(row_id)
+        request_id, _, place = row_id.rpartition("-")
+        if (request := self._requests.get(request_id)) is not None:
+            return request.endings.get(row_id)
+        found = self._committed.find(request_id)
+        return None if found is None or int(place) >= len(found.endings) else found.endings[int(place)]
 
     def add_sample(self, sample: Sample) -> bool:
-        """False, and no second row, if a row of this id has ended already."""
+        """False, and no second row, if a row of this id has ended already or its call has been added."""
         if not self._end(sample.id, "accepted", sample.origin):
             return False
         self._samples.append(sample)
         return True
 
     def add_rejection(self, rejection: Rejection) -> bool:
-        """False, and no second row, if a row of this id has ended already."""
+        """False, and no second row, if a row of this id has ended already or its call has been added."""
         if not self._end(rejection.id, rejection.reason, rejection.origin):
             return False
         self._rejections.append(rejection)
@@ -134,15 +177,17 @@ class Store:
     async def add_call(self, call: Call) -> bool:
         """False if this call is there already. Its rows are added first, and without an await in between."""
         request_id = call.outcome.request_id
-        if request_id in self._call_ids:
+        request = self._requests.get(request_id)
+        if request.has_call if request is not None else request_id in self._committed:
             return False
         self._check_open(call.origin)
         assert call.rows.is_balanced, f"call {request_id} does not add up: {call.rows}"
-        assert request_id in self._answers, f"call {request_id} was not recorded before it was acted on"
-        self._call_ids.add(request_id)
-        self._calls.append(call)
-        if self._num_buffered >= MAX_BUFFERED_ROWS:
-            await self._in_order(self._seal, MAX_BUFFERED_ROWS)
+        assert request is not None, f"call {request_id} was not recorded before it was acted on"
+        assert request.outcome is not None, f"call {request_id} was not recorded before it was acted on"
+        request.has_call = True
+        self._buffer(call)
+        if self._fullness >= 1.0:
+            await self._make_room()
         return True
 
     async def seal(self) -> None:
@@ -154,77 +199,138 @@ class Store:
         assert record.round > self.last_round, f"round {record.round} is complete already"
         assert record.rows.is_balanced, f"round {record.round} does not add up: {record.rows}"
         await self._in_order(self._complete_round, record)
-        self._answers = {key: outcome for key, outcome in self._answers.items() if not self._is_settled(key)}
         await self._journal.rotate()
+
+    def _buffer(self, call: Call) -> None:
+        prompt = call.request.prompt_hash
+        if prompt not in self._new_prompts and prompt not in self._prompt_ids:
+            self._new_prompts.add(prompt)
+            self._prompts.append(call.request)
+        self._calls.append(call)
+        self._num_bytes += sum([len(message.content) for message in call.request.messages])
+        if isinstance(call.outcome, Completion):
+            self._num_bytes += len(call.outcome.text)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SEAL_AFTER_S, self._begin_sealing)
+
+    async def _make_room(self) -> None:
+        while (fullness := self._fullness) >= 1.0:
+            sealing = self._begin_sealing()
+            if fullness < MAX_BUFFERED:
+                return
+            await asyncio.wait([sealing])
+            self._check_disk()
+
+    @property
+    def _fullness(self) -> float:
+        """Of the buffers, in segments."""
+        num_rows = len(self._samples) + len(self._rejections) + len(self._calls)
+        return max(num_rows / SEAL_ROWS, (self._num_bytes - self._num_bytes_sealed) / SEAL_BYTES)
+
+    def _begin_sealing(self) -> asyncio.Future[None]:
+        """In the background, where it is not going on already. What fails there is raised to the next who writes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sealing is None or self._sealing.done():
+            self._check_disk()
+            self._sealing = asyncio.get_running_loop().run_in_executor(self._thread, self._seal)
+            self._sealing.add_done_callback(lambda sealing: sealing.cancelled() or sealing.exception())
+        return self._sealing
 
     async def _in_order(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
-    def _open(self) -> None:
-        for name in ("samples", "rejections", "calls", "rounds"):
-            remove_leftovers(self._run.table(name))
+    def _read(self) -> None:
+        for name in ("prompts", "samples", "rejections", "calls", "rounds"):
+            prepare_folder(self._run.table(name))
         self._rounds = read_rounds(self._run)
-        self._endings: dict[str, Ending] = {row["id"]: "accepted" for row in self._committed("samples", "id")}
-        self._endings |= {row["id"]: RejectionReason(row["reason"]) for row in self._committed("rejections", "id", "reason")}
-        self._sealed: dict[str, int] = {row["request_id"]: row["round"] for row in self._committed("calls", "request_id", "round")}
-        """Committed calls, with their round."""
-        self._call_ids = set(self._sealed)
-        """Committed and buffered calls."""
-        unfinished = unpack_calls(read_table(self._run.table("calls"), SCHEMAS["calls"], filter=pc.field("round") > self.last_round))
-        self._journal = Journal(self._run.journal, is_sealed=self._sealed.__contains__)
-        self._answers = {key: outcome for key, outcome in self._journal.answers.items() if not self._is_settled(key)}
-        self._answers |= {call.outcome.request_id: call.outcome for call in unfinished}
+        self._committed = CommittedCalls(self._run.table("calls"))
+        self._prompt_ids = Ids()
+        self._prompt_ids.add_column(self._column("prompts", "prompt_hash").column(0))
+        self._journal = Journal(self._run.journal, is_committed=self._committed.__contains__)
+        self._requests = {request_id: _OpenRequest(outcome) for request_id, outcome in self._journal.answers.items()}
+        self._journal.answers.clear()
+        self._read_endings()
 
-    def _committed(self, table: str, *columns: str) -> list[dict[str, Any]]:
-        return read_table(self._run.table(table), SCHEMAS[table], list(columns)).to_pylist()
+    def _read_endings(self) -> None:
+        """Of rows that were committed without their call, because the process died in between."""
+        is_unfinished = pc.field("round") > self.last_round
+        calls = self._column("calls", "request_id", filter=is_unfinished)
+        for name, columns in (("samples", ["id"]), ("rejections", ["id", "reason"])):
+            rows = self._column(name, "request_id", *columns, filter=is_unfinished)
+            has_call = pc.call_function("is_in", [rows.column("request_id")], pc.SetLookupOptions(calls.column("request_id")))
+            for row in rows.filter(pc.call_function("invert", [has_call])).to_pylist():
+                request = self._requests.setdefault(row["request_id"], _OpenRequest())
+                request.endings[row["id"]] = RejectionReason(row["reason"]) if "reason" in row else "accepted"
 
-    def _is_settled(self, request_id: str) -> bool:
-        """Whether its round is complete, so that it will never be asked for again."""
-        return self._sealed.get(request_id, self.last_round + 1) <= self.last_round
+    def _column(self, table: str, *names: str, filter: pc.Expression | None = None) -> pa.Table:
+        return read_table(self._run.table(table), SCHEMAS[table], [*names], filter)
 
     def _end(self, row_id: str, ending: Ending, origin: Origin) -> bool:
         """Whether the row ends now, as it has not before."""
-        if row_id in self._endings:
+        request_id = row_id.rpartition("-")[0]
+        request = self._requests.get(request_id)
+        if request is None:
+            if request_id in self._committed:
+                return False
+            request = self._requests[request_id] = _OpenRequest()
+        if request.has_call or row_id in request.endings:
             return False
         self._check_open(origin)
-        self._endings[row_id] = ending
+        request.endings[row_id] = ending
         return True
 
     def _check_open(self, origin: Origin) -> None:
         assert origin.round > self.last_round, f"round {origin.round} is complete; nothing can be added to it"
 
-    @property
-    def _num_buffered(self) -> int:
-        return len(self._samples) + len(self._rejections) + len(self._calls)
-
-    def _seal(self, at_least: int = 1) -> None:
-        if self._num_buffered < at_least:  # an earlier job has written it
-            return
-        # Counted before the rows: they were put in before their call, so the rows of these calls are among those written next.
-        num_calls = len(self._calls)
-        self._commit_first("samples", self._samples, len(self._samples), pack_samples)
-        self._commit_first("rejections", self._rejections, len(self._rejections), pack_rejections)
-        for call in self._commit_first("calls", self._calls, num_calls, pack_calls):
-            self._sealed[call.outcome.request_id] = call.origin.round
-
-    def _commit_first(self, table: str, buffer: list[T], count: int, pack: Callable[[Iterable[T]], pa.Table]) -> list[T]:
-        rows = buffer[:count]
-        if rows:
-            self._commit(table, pack(rows))
-            del buffer[:count]
-        return rows
-
-    def _complete_round(self, record: RoundRecord) -> None:
-        self._seal()
-        self._commit("rounds", pack_rounds([record]))
-        self._rounds.append(record)
-
-    def _commit(self, table: str, rows: pa.Table) -> None:
+    def _check_disk(self) -> None:
         # A disk that refused once is not trusted again: the rename may have happened, and a second try would write the rows twice.
         if self._failure is not None:
             raise self._failure
+
+    def _seal(self) -> None:
+        # Counted before the rows: they were put in before their call, so what these calls refer to is among what is written first.
+        num_calls, num_bytes = len(self._calls), self._num_bytes
+        prompts = self._commit_first("prompts", self._prompts, len(self._prompts), pack_prompts)
+        self._prompt_ids.add(request.prompt_hash for request in prompts)
+        self._new_prompts.difference_update([request.prompt_hash for request in prompts])
+        self._commit_first("samples", self._samples, len(self._samples), pack_samples)
+        self._commit_first("rejections", self._rejections, len(self._rejections), pack_rejections)
+        calls = self._commit_first("calls", self._calls, num_calls, self._pack_calls)
+        request_ids = [call.outcome.request_id for call in calls]
+        # In this order, so that each is found at every moment.
+        self._committed.add(request_ids)
+        for request_id in request_ids:
+            del self._requests[request_id]
+        self._journal.release(request_ids)
+        self._num_bytes_sealed = num_bytes
+
+    def _pack_calls(self, calls: Sequence[Call]) -> pa.Table:
+        return pack_calls(calls, [_by_place(self._requests[call.outcome.request_id].endings) for call in calls])
+
+    def _complete_round(self, record: RoundRecord) -> None:
+        self._seal()
+        self._commit("rounds", [record], pack_rounds)
+        self._rounds.append(record)
+
+    def _commit_first(self, table: str, buffer: list[T], count: int, pack: Callable[[Sequence[T]], pa.Table]) -> list[T]:
+        rows = buffer[:count]
+        if rows:
+            self._commit(table, rows, pack)
+            del buffer[:count]
+        return rows
+
+    def _commit(self, table: str, rows: Sequence[T], pack: Callable[[Sequence[T]], pa.Table]) -> None:
+        self._check_disk()
         try:
-            write_segment(self._run.table(table), rows)
-        except StoreError as error:
+            write_segment(self._run.table(table), pack(rows))
+        except Exception as error:
             self._failure = error
             raise
+
+
+def _by_place(endings: Mapping[str, Ending]) -> list[Ending | None]:
+    """A row's id is its request's and its place in the reply."""
+    places: dict[int, Ending] = {int(row_id.rpartition("-")[2]): ending for row_id, ending in endings.items()}
+    return [places.get(place) for place in range(max(places, default=-1) + 1)]

@@ -9,15 +9,28 @@ engine's tables are written by `engine.store.store`, evaluations by `append_eval
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from engine.errors import StoreError
-from engine.records import RoundRecord, Sample
+from engine.records import Call, RoundRecord, Sample
 from engine.rundir import RunDir
-from engine.store.schemas import SCHEMAS, Evaluation, pack_evaluations, unpack_rounds, unpack_samples
-from engine.store.segments import committed, read_segment, read_table, remove_leftovers, segment_number, write_segment
+from engine.store.schemas import (
+    SCHEMAS,
+    Evaluation,
+    pack_evaluations,
+    unpack_calls,
+    unpack_prompts,
+    unpack_rounds,
+    unpack_samples,
+)
+from engine.store.segments import committed, open_table, prepare_folder, read_parts, read_table, retry_moved, write_segment
+from engine.store.text import unescape
 
 
 class NewSamples(NamedTuple):
@@ -38,29 +51,49 @@ def read_samples(run: RunDir) -> list[Sample]:
     return unpack_samples(read_table(run.table("samples"), SCHEMAS["samples"]))
 
 
+def read_texts(run: RunDir) -> Iterator[str]:
+    """Of all committed samples, in no order; for runs that are larger than memory."""
+    for batch in open_table(run.table("samples"), SCHEMAS["samples"]).to_batches(columns=["text"]):
+        yield from map(unescape, batch.column(0).to_pylist())
+
+
+def read_calls(run: RunDir, filter: ds.Expression | None = None) -> list[Call]:
+    """Committed calls with what was sent, in the order written."""
+    # Calls first: a committed call has its prompt committed.
+    calls = read_table(run.table("calls"), SCHEMAS["calls"], filter=filter)
+    wanted = pc.field("prompt_hash").isin(calls.column("prompt_hash").unique())
+    return unpack_calls(calls, unpack_prompts(read_table(run.table("prompts"), SCHEMAS["prompts"], filter=wanted)))
+
+
 def samples_since(run: RunDir, watermark: int, round: int) -> NewSamples:
     """Samples of rounds up to `round` in the segments past the watermark; text as stored (see `engine.store.text`).
 
     Reading stops before the first segment that holds a later round, so that a student far behind sees each round's rows as they were
-    then. Round 0 has none. StoreError if the round is not complete: its rows may not be learned from yet.
+    then, merged or not. Round 0 has none. StoreError if the round is not complete: its rows may not be learned from yet.
     """
     if round > 0 and round not in {record.round for record in read_rounds(run)}:
         raise StoreError(f"round {round} of {run.root} is not complete, so its rows may not be learned from yet")
-    folder, schema = run.table("samples"), SCHEMAS["samples"]
+    return retry_moved(lambda: _samples_since(run.table("samples"), watermark, round))
+
+
+def _samples_since(folder: Path, watermark: int, round: int) -> NewSamples:
+    schema = SCHEMAS["samples"]
     tables = [schema.empty_table()]
-    for path in committed(folder, watermark):
-        rows = read_segment(path, schema)
-        if max(rows.column("round").to_pylist()) > round:
-            break
-        tables.append(rows)
-        watermark = segment_number(path)
+    for segment in committed(folder, watermark):
+        for number, rows in enumerate(read_parts(segment, schema), start=segment.first):
+            if number <= watermark:
+                continue
+            if max(rows.column("round").unique().to_pylist()) > round:
+                return NewSamples(pa.concat_tables(tables), watermark)
+            tables.append(rows.replace_schema_metadata(schema.metadata))
+            watermark = number
     return NewSamples(pa.concat_tables(tables), watermark)
 
 
 def append_evaluation(run: RunDir, evaluation: Evaluation) -> bool:
     """Commit a row of the evaluations table; False if the round's student was scored on that split already. For the student alone."""
     folder, schema = run.table("evaluations"), SCHEMAS["evaluations"]
-    remove_leftovers(folder)
+    prepare_folder(folder)
     for row in read_table(folder, schema, columns=["round", "split"]).to_pylist():
         if row == {"round": evaluation.round, "split": evaluation.split}:
             return False

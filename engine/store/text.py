@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import re
 
-_MARK = "\ufdd0"
-_UNSTORABLE = re.compile(f"[\ud800-\udfff{_MARK}]")
-_STORED = re.compile(f"{_MARK}([0-9a-f]{{4}})")
+MARK = "\ufdd0"
+"""Stands in no stored string but where one was escaped."""
+_UNSTORABLE = re.compile(f"[\ud800-\udfff{MARK}]")
+_STORED = re.compile(f"{MARK}([0-9a-f]{{4}})")
 
 
 def escape(text: str) -> str:
-    return text if text.isascii() else _UNSTORABLE.sub(lambda found: f"{_MARK}{ord(found[0]):04x}", text)
+    if text.isascii():
+        return text
+    if MARK not in text:
+        # Ten times as fast as the pattern, and nearly every text ends here.
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return text
+    return _UNSTORABLE.sub(lambda found: f"{MARK}{ord(found[0]):04x}", text)
 
 
 def unescape(text: str) -> str:
-    return text if _MARK not in text else _STORED.sub(lambda found: chr(int(found[1], 16)), text)
+    return text if MARK not in text else _STORED.sub(lambda found: chr(int(found[1], 16)), text)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from engine.config import PgkdConfig
 from engine.parsing import parse_rows
-from engine.prompting import Prompter, rows_schema
+from engine.prompting import Opening, Prompt, Prompter, rows_schema
 from engine.records import Assignment, Completion, Example, TaskSpec, WeaknessReport
 from engine.strategies.focus import choose_focuses
 from engine.strategies.strategy import Ask, Written
@@ -27,43 +27,55 @@ class Pgkd:
 
     def __init__(self, config: PgkdConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
         self._config = config
+        self.rows_per_round = config.rows_per_round
         self._task = task
         self._prompter = prompter
         self._seed = seed
+        self._round = 0
+        self._openings: dict[int, Opening] = {}
+        self._prompts: dict[tuple[int, tuple[str, ...]], Prompt] = {}
 
-    def plan(self, round: int, report: WeaknessReport) -> list[Assignment]:
+    def plan(self, round: int, report: WeaknessReport) -> Iterator[Assignment]:
         config = self._config
         num_requests = math.ceil(config.rows_per_round / config.rows_per_call)
-        focuses = choose_focuses(report, round, num_requests) if config.focus else [None] * num_requests
+        # Sorted, so that requests with one focus are neighbours.
+        focuses = sorted(choose_focuses(report, round, num_requests)) if config.focus else [None] * num_requests
         left = config.rows_per_round
-        assignments: list[Assignment] = []
         for number, focus in enumerate(focuses):
-            assignments.append(
-                Assignment(
-                    id=f"r{round:04d}-a{number:04d}",
-                    round=round,
-                    report=report.round,
-                    weakness=focus.name if focus else "report",
-                    focus=focus.labels if focus else (),
-                    num_rows=min(left, config.rows_per_call),
-                )
+            yield Assignment(
+                id=f"r{round:04d}-a{number:04d}",
+                number=number,
+                round=round,
+                report=report.round,
+                weakness=focus.name if focus else "report",
+                focus=focus.labels if focus else (),
+                num_rows=min(left, config.rows_per_call),
             )
             left -= config.rows_per_call
-        return assignments
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> Written:
-        values = {
-            "domain": self._task.domain,
-            "labels": self._task.labels,
-            "examples": self._examples(assignment.round),
-            "num_rows": assignment.num_rows,
-            "report": report,
-            "focus": assignment.focus,
-        }
-        prompt = self._prompter.render(TEMPLATE, values, rows_schema(self._task.label_names, assignment.num_rows))
-        answer = await ask(prompt)
+        answer = await ask(self._prompt(assignment, report))
         reply = answer.outcome.text if isinstance(answer.outcome, Completion) else ""
         return Written(answer, tuple(parse_rows(reply)))
+
+    def _prompt(self, assignment: Assignment, report: WeaknessReport) -> Prompt:
+        """Each is rendered once a round: many assignments share a focus, and all but the last a number of rows."""
+        round, num_rows, focus = assignment.round, assignment.num_rows, assignment.focus
+        if round != self._round:
+            self._round, self._openings, self._prompts = round, {}, {}
+        if num_rows not in self._openings:
+            values = {
+                "domain": self._task.domain,
+                "labels": self._task.labels,
+                "examples": self._examples(round),
+                "num_rows": num_rows,
+                "report": report,
+            }
+            self._openings[num_rows] = self._prompter.open(TEMPLATE, values)
+        if (num_rows, focus) not in self._prompts:
+            schema = rows_schema(self._task.label_names, num_rows)
+            self._prompts[num_rows, focus] = self._openings[num_rows].finish({"num_rows": num_rows, "focus": focus}, schema)
+        return self._prompts[num_rows, focus]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {

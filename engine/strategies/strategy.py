@@ -7,7 +7,7 @@ retries, journal and replay live behind `ask`. A new method is one file with a c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -40,9 +40,10 @@ class Strategy(Protocol):
     """One method, for one task and run."""
 
     name: str
+    rows_per_round: int
 
-    def plan(self, round: int, report: WeaknessReport) -> list[Assignment]:
-        """The round's work. The same round and report give the same assignments: a resumed run plans again."""
+    def plan(self, round: int, report: WeaknessReport) -> Iterable[Assignment]:
+        """The round's work, taken as it can be done. The same round and report give the same assignments: a resumed run plans again."""
         ...
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> Written:

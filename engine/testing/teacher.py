@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -28,18 +28,30 @@ class ScriptedTeacher:
         self._script = script if callable(script) else iter(script)
         self.requests: list[Request] = []
         """In the order in which they came, every attempt of them."""
+        self.alive = True
+        """What a probe is told."""
         self.in_flight = 0
         self.peak_in_flight = 0
 
-    async def complete(self, request: Request) -> Completion:
-        self.requests.append(request)
-        self.in_flight += 1
+    async def complete(self, draws: Sequence[Request]) -> list[Completion]:
+        """The script is asked for each draw by itself, in order; the first error is that of all."""
+        self.requests += draws
+        self.in_flight += len(draws)
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
-        started_at, started = time.time(), time.perf_counter()
         try:
-            reply = await self._reply(request)
+            return [await self._complete(request) for request in draws]
         finally:
-            self.in_flight -= 1
+            self.in_flight -= len(draws)
+
+    async def is_alive(self) -> bool:
+        return self.alive
+
+    async def metrics(self) -> str | None:
+        return None
+
+    async def _complete(self, request: Request) -> Completion:
+        started_at, started = time.time(), time.perf_counter()
+        reply = await self._reply(request)
         if isinstance(reply, TeacherError):
             raise reply
         if isinstance(reply, Completion):
@@ -67,18 +79,18 @@ def rows_for(schema: str, *, seed: str) -> str:
     labels, count = _wanted(schema)
     start = int(seed, 16) if seed else 0
     if count is None:
-        return json.dumps({"label": labels[start % len(labels)]})
+        return f'{{"label": "{labels[start % len(labels)]}"}}'
     drawn = [labels[(start + index) % len(labels)] for index in range(count)]
-    rows = [{"text": f"scripted message {seed[:12]} {index} about {label}", "label": label} for index, label in enumerate(drawn)]
-    return json.dumps(rows, ensure_ascii=False)
+    rows = [f'{{"text": "scripted message {seed[:16]} {index} about {label}", "label": "{label}"}}' for index, label in enumerate(drawn)]
+    return f"[{', '.join(rows)}]"
 
 
 @lru_cache
 def _wanted(schema: str) -> tuple[list[str], int | None]:
-    """Labels, and how many rows; None for one object."""
+    """Labels as they stand between the quotes of JSON, and how many rows; None for one object."""
     content = json.loads(schema)
     count = None if content.get("type") == "object" else content.get("maxItems", content.get("minItems", DEFAULT_ROWS))
-    return _labels(content) or ["other"], count
+    return [json.dumps(label, ensure_ascii=False)[1:-1] for label in _labels(content) or ["other"]], count
 
 
 def _labels(schema: object) -> list[str]:

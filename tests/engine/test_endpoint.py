@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.endpoint import Endpoint, match_served, served_name, user_endpoint
+from engine.config import TeacherConfig
+from engine.endpoint import Endpoint, configured_endpoints, match_served, served_name, user_endpoint
 from engine.errors import UserError
 
 
@@ -40,6 +41,15 @@ def test_an_endpoint_may_be_given_in_short(url: str) -> None:
 def test_an_endpoint_must_be_a_url(url: str) -> None:
     with pytest.raises(UserError, match="is no URL of a server"):
         user_endpoint(url, "m", None)
+
+
+def test_the_endpoints_of_a_configuration_share_its_model_and_the_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TeacherConfig(model="org/model", endpoint=("http://one:8000", "https://two/v1/"), api_key_env="KEY_OF_MINE")
+    monkeypatch.delenv("KEY_OF_MINE", raising=False)
+    places = ["http://one:8000/v1", "https://two/v1"]
+    assert configured_endpoints(config) == [Endpoint(place, "org/model") for place in places]
+    monkeypatch.setenv("KEY_OF_MINE", "secret")
+    assert configured_endpoints(config) == [Endpoint(place, "org/model", "secret") for place in places]
 
 
 def test_a_key_is_not_shown() -> None:

@@ -1,4 +1,9 @@
+import re
+import unicodedata
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from engine.gates import Gatekeeper, comparable
 from engine.records import Candidate, RejectionReason
@@ -6,6 +11,10 @@ from engine.records import Candidate, RejectionReason
 
 def make_gatekeeper(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> Gatekeeper:
     return Gatekeeper(("a", 'la/bel "b"'), max_text_chars=20, known=known, held_out=held_out)
+
+
+def make_near_gatekeeper(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> Gatekeeper:
+    return Gatekeeper(("a",), max_text_chars=200, known=known, held_out=held_out, similarity=0.7, remembered_rows=1000)
 
 
 def make_row(text: str = "a text", label: str = "a", problem: str | None = None) -> Candidate:
@@ -60,3 +69,72 @@ def test_a_refused_row_is_not_remembered() -> None:
 )
 def test_comparable(left: str, right: str, same: bool) -> None:
     assert (comparable(left) == comparable(right)) is same
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+@example("_under_score_")
+@example("\x1fA\x00b\x7f")
+def test_ascii_is_compared_as_all_text_is(text: str) -> None:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    assert comparable(text) == (re.sub(r"[\W_]+", " ", folded).strip() or folded.strip())
+
+
+def test_hostile_texts_are_judged() -> None:
+    gatekeeper = make_near_gatekeeper(known=("\ud800",), held_out=("x\udfff",))
+    for text, admitted in (
+        ("\ud800", False),
+        ("x \udfff", False),
+        ("y \udfff", True),
+        ("\0", True),
+        ("'); drop table rows; --", True),
+        ("<b>", True),
+    ):
+        assert (gatekeeper.judge(make_row(text)) is None) is admitted, text
+
+
+def test_near_duplicates_are_admitted_unless_asked_for() -> None:
+    gatekeeper = Gatekeeper(("a",), max_text_chars=200, known=("where is the parcel that i ordered",), held_out=())
+    assert gatekeeper.judge(make_row("where is the parcel that I ordered, please")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Where is the parcel that I ordered, please?", RejectionReason.NEAR_DUPLICATE),
+        ("Please, cancel my order before it is sent out!", RejectionReason.LEAKAGE),
+        ("Where is the parcel that I ordered?", RejectionReason.DUPLICATE),
+        ("I want my money back.", None),
+    ],
+)
+def test_near_gate(text: str, reason: RejectionReason | None) -> None:
+    known, held_out = ("where is the parcel that i ordered",), ("cancel my order before it is sent out",)
+    refusal = make_near_gatekeeper(known=known, held_out=held_out).judge(make_row(text))
+    assert (refusal.reason if refusal else None) == reason
+    if reason in (RejectionReason.NEAR_DUPLICATE, RejectionReason.LEAKAGE):
+        assert refusal is not None
+        assert re.match(r"0\.[789]\d like a row ", refusal.detail)
+
+
+def test_what_is_like_a_refused_row_is_admitted() -> None:
+    gatekeeper = make_near_gatekeeper()
+    assert gatekeeper.judge(make_row("where is the parcel that i ordered", label="nope")) is not None
+    assert gatekeeper.judge(make_row("where is the parcel that i ordered now")) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["where is my parcel", "cancel my order", "i want my money back"]), st.sampled_from("abc!?"))))
+def test_a_gatekeeper_built_from_its_admitted_rows_goes_on_the_same(parts: list[tuple[str, str]]) -> None:
+    rows = [make_row(f"{text} {end}") for text, end in parts]
+    half = len(rows) // 2
+    whole = make_near_gatekeeper(known=("seed row",))
+    expected = [whole.judge(row) for row in rows]
+    admitted = [row.text for row, refusal in zip(rows[:half], expected[:half], strict=True) if refusal is None]
+    rebuilt = make_near_gatekeeper(known=("seed row", *admitted))
+    assert [rebuilt.judge(row) for row in rows[half:]] == expected[half:]
+
+
+def test_known_rows_may_come_from_a_generator() -> None:
+    gatekeeper = Gatekeeper(("a",), 200, known=(f"row number {number}" for number in range(3)), held_out=iter(["held out"]), similarity=1.0)
+    assert gatekeeper.judge(make_row("Row number 2")) is not None
+    assert gatekeeper.judge(make_row("held out")) is not None
+    assert gatekeeper.judge(make_row("row number 3")) is None

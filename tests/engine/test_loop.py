@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import DataConfig, EngineConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
+from engine import batcher
+from engine.config import DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
 from engine.errors import ServerError, StudentError, UserError
 from engine.loop import run_loop
 from engine.manifest import Manifest
 from engine.progress import Silent
-from engine.records import RoundRecord
+from engine.records import RoundRecord, RowCounts
 from engine.rundir import RunDir, read_json
 from engine.store import connect, read_rounds, read_samples
 from engine.summary import Summary
@@ -20,7 +21,12 @@ from tests.engine.builders import LABELS, make_task
 FAKE_STUDENT = (sys.executable, str(Path(__file__).with_name("fake_student.py")))
 
 
-def make_config(endpoint: str, *, rounds: int = 2, rows_per_round: int = 12, attempts: int = 3, concurrency: int = 4) -> RunConfig:
+@pytest.fixture(autouse=True)
+def retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "BACKOFF_S", 0.01)
+
+
+def make_config(endpoint: str, *, rounds: int = 2, rows_per_round: int = 12, attempts: int = 3, concurrency: int | None = 4) -> RunConfig:
     nowhere = Path("unused.jsonl")
     return RunConfig(
         name="test",
@@ -31,8 +37,9 @@ def make_config(endpoint: str, *, rounds: int = 2, rows_per_round: int = 12, att
             data=DataConfig(seed=nowhere, validation=nowhere, test=nowhere),
         ),
         teacher=TeacherConfig(model="scripted", endpoint=endpoint),
+        gates=GatesConfig(near_duplicates=False),  # what the scripted server writes is alike
         strategy=PgkdConfig(rounds=rounds, rows_per_round=rows_per_round, rows_per_call=4),
-        engine=EngineConfig(attempts=attempts, concurrency=concurrency),
+        engine=EngineConfig(attempts=attempts, concurrency=concurrency, server_patience_s=0.2),
     )
 
 
@@ -49,7 +56,7 @@ def count_rows(root: Path, table: str) -> int:
 async def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
     async with ScriptedServer() as server:
         summary = await run_once(make_config(server.base_url), tmp_path)
-        assert server.num_requests == 6
+        assert server.num_sequences == 6
     assert summary.rows.is_balanced
     assert (summary.rounds, summary.stopped, summary.rows.requested, summary.rows.accepted) == (2, "all 2 rounds done", 24, 24)
     assert (summary.student.before.round, summary.student.after.round) == (0, 2)
@@ -61,9 +68,51 @@ async def test_a_run_from_beginning_to_end(tmp_path: Path) -> None:
     assert all(sample.origin.report == sample.origin.round - 1 for sample in samples)
 
 
+async def test_a_run_finds_its_limit_by_itself(tmp_path: Path) -> None:
+    async with ScriptedServer() as server:
+        summary = await run_once(make_config(server.base_url, concurrency=None, rows_per_round=200), tmp_path)
+        assert 4 < server.statistics().num_sequences == 100
+    assert summary.rows.accepted == 400
+
+
+async def test_two_servers_share_a_run_and_one_may_go(tmp_path: Path) -> None:
+    config = make_config("", rounds=3, rows_per_round=80)
+    async with ScriptedServer(["latency:0.002", "die:5"]) as dying, ScriptedServer(["latency:0.002"]) as living:
+        teacher = config.teacher.model_copy(update={"endpoint": (dying.base_url, living.base_url)})
+        summary = await run_once(config.model_copy(update={"teacher": teacher}), tmp_path)
+    assert summary.rows.requested == summary.rows.accepted == 240
+    assert dying.num_sequences > 0
+
+
+async def test_each_round_is_announced_with_its_rows_and_every_assignment_told(tmp_path: Path) -> None:
+    class Told(Silent):
+        def __init__(self) -> None:
+            self.rounds: list[tuple[int, int]] = []
+            self.rows = RowCounts()
+
+        def round_started(self, round: int, num_rows: int) -> None:
+            self.rounds.append((round, num_rows))
+
+        def assignment_done(self, rows: RowCounts) -> None:
+            self.rows += rows
+
+    told = Told()
+    async with ScriptedServer() as server:
+        summary = await run_once(make_config(server.base_url), tmp_path, progress=told)
+    assert told.rounds == [(1, 12), (2, 12)]
+    assert told.rows == summary.rows
+
+
+async def test_no_task_is_left(tmp_path: Path) -> None:
+    async with ScriptedServer(["reset:3"]) as server:
+        before = asyncio.all_tasks()
+        await run_once(make_config(server.base_url), tmp_path)
+        assert asyncio.all_tasks() == before
+
+
 async def test_every_row_ends_once_when_the_server_misbehaves(tmp_path: Path) -> None:
-    config = make_config("", rounds=3, rows_per_round=48)
-    async with ScriptedServer(["malformed:5", "truncated:4", "reset:7"]) as server:
+    config = make_config("", rounds=3, rows_per_round=48, concurrency=1)
+    async with ScriptedServer(["malformed:5", "truncated:4", "badjson:3", "reset:7"]) as server:
         teacher = config.teacher.model_copy(update={"endpoint": server.base_url})
         summary = await run_once(config.model_copy(update={"teacher": teacher}), tmp_path)
     rows = summary.rows
@@ -86,7 +135,9 @@ async def test_a_dead_server_stops_the_run_and_nothing_answered_is_asked_again(t
     assert not (tmp_path / "summary.json").exists()
     async with ScriptedServer() as server:
         summary = await run_once(with_endpoint(config, server), tmp_path)
-        assert dying.num_requests - 1 + server.num_requests <= 30 + 2
+        assert dying.num_sequences + server.num_sequences <= 30 + 2 * 2
+    with connect(RunDir(tmp_path)) as connection:
+        assert connection.execute("select count(*) from calls where failure_reason is not null").fetchall() == [(0,)]
     assert summary.rows.requested == 120
     assert summary.rows.is_balanced
     ids = [sample.id for sample in read_samples(RunDir(tmp_path))]
@@ -111,7 +162,7 @@ async def test_a_cancelled_run_resumes_to_the_same_rows(tmp_path: Path) -> None:
             await task
         assert len(read_rounds(RunDir(tmp_path / "stopped"))) == 2
         resumed = await run_once(config, tmp_path / "stopped")
-        assert server.num_requests == 18
+        assert server.num_sequences == 18
     rows = [{(sample.id, sample.text) for sample in read_samples(RunDir(tmp_path / name))} for name in ("undisturbed", "stopped")]
     assert rows[0] == rows[1]
     assert resumed.rows == undisturbed.rows

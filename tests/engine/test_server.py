@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -14,61 +14,26 @@ import pytest
 import uvloop
 
 from engine import server as server_module
-from engine.config import TeacherConfig
-from engine.errors import ServerError, UserError
-from engine.orphans import MARK, Owner
-from engine.server import VllmServer, ignore, meaningful_lines
-from tests.engine import fake_vllm
-from tests.engine.servers import make_model, sleeper
+from engine.errors import PreflightError, ServerError, UserError
+from engine.launch import choose_port
+from engine.server import VllmServer, meaningful_lines
+from tests.engine.servers import PROGRAM, fake_smi, make_model, make_server, sleeper, survivors
 
-PROGRAM = (sys.executable, "-I", fake_vllm.__file__)
 OWN_SERVER = """
 import asyncio, pathlib, sys
 from engine.config import TeacherConfig
+from engine.launch import choose_port
 from engine.server import VllmServer
 
 async def main():
     config = TeacherConfig(model=sys.argv[1])
     run = pathlib.Path(sys.argv[2])
     async with VllmServer(config, run=run, log=run / "server.log", device="cpu", program=tuple(sys.argv[3:])) as server:
-        print(server._process.pid, flush=True)
+        print(server._life.process.pid, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())
 """
-
-
-def make_server(
-    folder: Path,
-    mode: str = "serve",
-    *,
-    on_phase: Callable[[str], None] = ignore,
-    on_notice: Callable[[str], None] = ignore,
-    **config: object,
-) -> VllmServer:
-    teacher = TeacherConfig.model_validate({"model": str(make_model(folder / "tiny")), "extra_args": ("--fake", mode), **config})
-    return VllmServer(
-        teacher,
-        run=folder / "run",
-        log=folder / "run" / "logs" / "server.log",
-        on_phase=on_phase,
-        on_notice=on_notice,
-        device="cpu",
-        program=PROGRAM,
-    )
-
-
-def survivors(folder: Path) -> list[psutil.Process]:
-    """Processes that are left of the servers of `folder`'s run."""
-    mark = str(Owner.here(folder / "run"))
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 async def get(server: VllmServer, path: str, key: str | None) -> int:
@@ -250,6 +215,110 @@ async def test_wrong_input_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
         await server.__aenter__()
     assert not (tmp_path / "run").exists()
+
+
+async def test_it_can_be_started_again_in_the_same_place(tmp_path: Path) -> None:
+    async with make_server(tmp_path) as server:
+        endpoint, launch = server.endpoint, server.launch
+        [old] = survivors(tmp_path)
+        await crash(server)
+        with pytest.raises(ServerError):
+            await server.watch()
+        await server.restart()
+        server.check()
+        [new] = survivors(tmp_path)
+        assert new.pid != old.pid
+        assert (server.endpoint, server.launch) == (endpoint, launch)
+        assert server.endpoint.api_key == endpoint.api_key
+        assert await get(server, "/v1/models", endpoint.api_key) == 200
+        assert len(server.starts_s) == 2
+        assert server.start_s == server.starts_s[1]
+        assert (tmp_path / "run" / "logs" / "server.log").read_text().count("Starting to load model") == 2
+    assert survivors(tmp_path) == []
+
+
+async def test_starting_again_ends_one_that_still_runs_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "SHORT_STOP_TIMEOUT_S", 0.1)
+    async with make_server(tmp_path, "stubborn") as server:
+        old = {process.pid for process in survivors(tmp_path)}
+        watch = asyncio.create_task(server.watch())
+        await asyncio.sleep(0)
+        await server.restart()
+        await watch  # that start's, which we ended
+        new = {process.pid for process in survivors(tmp_path)}
+        assert len(new) == 2
+        assert not old & new
+        monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
+
+
+@pytest.mark.parametrize("is_chosen", [True, False])
+async def test_a_port_that_was_taken_meanwhile_is_changed(tmp_path: Path, is_chosen: bool) -> None:
+    async with make_server(tmp_path, port=choose_port(None) if is_chosen else None) as server:
+        endpoint = server.endpoint
+        await crash(server)
+        with pytest.raises(ServerError):
+            await server.watch()
+        with socket.create_server(("127.0.0.1", server.launch.port)):
+            await server.restart()
+        assert server.endpoint != endpoint
+        assert server.endpoint.api_key == endpoint.api_key
+        assert await get(server, "/v1/models", endpoint.api_key) == 200
+
+
+async def test_one_that_does_not_start_again_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    async with make_server(tmp_path, f"once:{tmp_path / 'was here'}") as server:
+        await crash(server)
+        with pytest.raises(ServerError) as caught:
+            await server.restart()
+        said = str(caught.value)
+        assert said.startswith("the teacher's server did not start again (exit status 1)")
+        assert said.endswith("See root cause above.")
+        assert "Starting to load model" not in said  # the first start's words
+        assert survivors(tmp_path) == []
+
+
+async def test_cancelled_while_starting_again_leaves_nothing(tmp_path: Path) -> None:
+    starts = 0
+    again = asyncio.Event()
+
+    def on_phase(said: str) -> None:
+        nonlocal starts
+        starts += said == "starting the server"
+        if starts == 2:
+            again.set()
+
+    async with make_server(tmp_path, on_phase=on_phase) as server:
+        restarting = asyncio.create_task(server.restart())
+        await again.wait()
+        restarting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await restarting
+        assert survivors(tmp_path) == []
+
+
+async def test_a_gpu_in_use_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "GPU_PATIENCE_S", 0.0)
+    fake_smi(tmp_path / "bin", monkeypatch, gpus="0, GPU-a, 1000, 100, Disabled")
+    with pytest.raises(PreflightError, match=r"GPU 0 has 0\.1 of 1\.0 GiB free"):
+        async with make_server(tmp_path, device="gpu"):
+            pass
+    assert not (tmp_path / "run").exists()
+
+
+async def test_memory_that_becomes_free_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "PROBE_S", 0.0)
+    fake_smi(tmp_path / "bin", monkeypatch, gpus="0, GPU-a, 1000, 100, Disabled", later="0, GPU-a, 1000, 900, Disabled")
+    async with make_server(tmp_path, device="gpu") as server:
+        server.check()
+
+
+async def test_a_gpu_taken_in_mid_run_ends_the_run_and_blames_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "GPU_PATIENCE_S", 0.0)
+    async with make_server(tmp_path, device="gpu") as server:
+        fake_smi(tmp_path / "bin", monkeypatch, gpus="0, GPU-a, 1000, 100, Disabled")
+        with pytest.raises(ServerError, match=r"cannot be started again: GPU 0 has 0\.1 of"):
+            await server.restart()
+        assert survivors(tmp_path) == []
 
 
 def test_progress_bars_count_as_lines() -> None:

@@ -1,6 +1,10 @@
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs, so that naming them says something to readers only)
+
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +13,7 @@ import pytest
 from engine.config import DataConfig, LabelConfig, TaskConfig
 from engine.errors import UserError
 from engine.records import Example
-from engine.task import load_task, read_column, read_examples
+from engine.task import find_pool, load_task, pool_texts, read_column, read_examples
 
 ROWS = [Example(f"text {number}", label) for number in range(6) for label in ("a", "b")]
 
@@ -17,6 +21,29 @@ ROWS = [Example(f"text {number}", label) for number in range(6) for label in ("a
 def write_rows(path: Path, rows: list[Example] = ROWS) -> Path:
     path.write_text("".join(json.dumps({"text": row.text, "label": row.label}) + "\n" for row in rows))
     return path
+
+
+def make_table(rows: list[Example] = ROWS, *, names: tuple[str, ...] = ("a", "b"), in_schema: bool = True) -> pa.Table:
+    """As `datasets` keeps it: label ids, with their names in the schema."""
+    ids = [names.index(row.label) if row.label else -1 for row in rows]
+    table = pa.table({"text": [row.text for row in rows], "label": pa.array(ids, pa.int64())})
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": make_features(names)}})}) if in_schema else table
+
+
+def make_features(names: tuple[str, ...]) -> dict[str, Any]:
+    return {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+
+
+def save_to_disk(folder: Path, *shards: pa.Table, names: tuple[str, ...] = ("a", "b")) -> Path:
+    """A folder as `Dataset.save_to_disk` writes it."""
+    folder.mkdir(parents=True)
+    files = [f"data-{number:05d}-of-{len(shards):05d}.arrow" for number in range(len(shards))]
+    for file, shard in zip(files, shards, strict=True):
+        with pa.ipc.new_stream(folder / file, shard.schema) as writer:
+            writer.write_table(shard)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": file} for file in files], "_split": None}))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": make_features(names)}))
+    return folder
 
 
 def make_task(folder: Path, *, per_class: int | None = None) -> TaskConfig:
@@ -84,3 +111,117 @@ def test_wrong_files_are_named(tmp_path: Path, name: str, content: str | None, m
         read_examples(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("in_schema", [True, False])
+def test_a_saved_dataset_is_read_shard_by_shard_with_its_label_names(tmp_path: Path, in_schema: bool) -> None:
+    table = make_table(in_schema=in_schema)
+    folder = save_to_disk(tmp_path / "saved", table.slice(0, 5), table.slice(5))
+    assert read_examples(folder) == ROWS
+
+
+def test_a_split_of_a_saved_dataset_is_chosen(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    for split, rows in (("train", ROWS), ("test", ROWS[:2])):
+        save_to_disk(folder / split, make_table(rows))
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert read_examples(tmp_path / "saved:test") == ROWS[:2]
+    assert read_examples(tmp_path / "saved:train") == ROWS
+
+
+def test_a_dataset_as_on_the_hub(tmp_path: Path) -> None:
+    data = tmp_path / "hub" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "hub" / "README.md").write_text("# A data set")
+    pq.write_table(make_table(ROWS[:4]), data / "train-00000-of-00002.parquet")
+    pq.write_table(make_table(ROWS[4:]), data / "train-00001-of-00002-1a2b3c.parquet")
+    assert read_examples(tmp_path / "hub") == read_examples(tmp_path / "hub:train") == ROWS
+    write_rows(tmp_path / "hub" / "test.jsonl", ROWS[:1])
+    assert read_examples(tmp_path / "hub:test") == ROWS[:1]
+
+
+def test_wrong_datasets_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    save_to_disk(tmp_path / "saved", make_table())
+    save_to_disk(tmp_path / "nameless", make_table(in_schema=False), names=("a",))
+    save_to_disk(tmp_path / "unlabelled", make_table([Example("x", "")]))
+    save_to_disk(tmp_path / "lost", make_table())
+    (tmp_path / "lost" / "data-00000-of-00001.arrow").unlink()
+    save_to_disk(tmp_path / "broken", make_table())
+    (tmp_path / "broken" / "state.json").write_text("{")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for split in ("train", "test"):
+        write_rows(hub / f"{split}.jsonl")
+    for name, message in {
+        "empty": "no dataset in this folder; expected one that `save_to_disk` wrote",
+        "saved:train": "a dataset without the split 'train'; give the folder alone",
+        "nameless": "the label id 1 has no name; the dataset names ids 0 to 0",
+        "unlabelled": "row 1 has no label",
+        "lost": "data-00000-of-00001.arrow: no such file",
+        "broken": "state.json: not a readable .json file",
+        "hub": f"it has test, train; choose one with {hub}:test",
+        "hub:dev": "no split 'dev'; it has test, train",
+        "nothing:train": "nothing:train: no such file",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            read_examples(tmp_path / name)
+        assert message in str(caught.value), name
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    config = make_task(tmp_path)
+    for path in (config.data.seed, config.data.validation, config.data.test):
+        path.write_text("".join(json.dumps({"utterance": row.text, "intent": row.label}) + "\n" for row in ROWS))
+    data = config.data.model_copy(update={"text_column": "utterance", "label_column": "intent"})
+    assert load_task(config.model_copy(update={"data": data}), 0).test == tuple(ROWS)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "saved"])
+def test_a_pool_is_counted_and_read_in_batches(tmp_path: Path, kind: str) -> None:
+    texts = [f"text {number}" for number in range(25_000)]
+    table = pa.table({"words": texts})
+    path = tmp_path / f"pool.{kind}"
+    match kind:
+        case "parquet":
+            pq.write_table(table, path)
+        case "saved":
+            save_to_disk(path, table.slice(0, 10_000), table.slice(10_000))
+        case "csv":
+            path.write_text("words\n" + "\n".join(texts))
+        case _:
+            path.write_text("".join(json.dumps({"words": text}) + "\n" for text in texts))
+    pool = find_pool(path, "words")
+    assert pool.num_rows == len(texts)
+    assert [text for batch in pool_texts(pool) for text in batch] == texts
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": null}\n', "no texts in the column 'text'"),
+        ('{"text": " "}\n', "no texts in the column 'text'"),
+        ('{"words": "x"}\n', "no column 'text'; it has words"),
+        (None, "no such file"),
+    ],
+)
+def test_a_pool_without_texts_is_named_at_the_start(tmp_path: Path, content: str | None, message: str) -> None:
+    config = make_task(tmp_path)
+    pool = tmp_path / "pool.jsonl"
+    if content is not None:
+        pool.write_text(content)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"pool": pool})})
+    with pytest.raises(UserError) as caught:
+        load_task(config, 0)
+    assert message in str(caught.value)
+    assert str(pool) in str(caught.value)
+
+
+def test_a_task_need_not_have_a_pool(tmp_path: Path) -> None:
+    config = make_task(tmp_path)
+    assert load_task(config, 0).pool is None
+    write_rows(tmp_path / "pool.jsonl")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"pool": tmp_path / "pool.jsonl"})})
+    pool = load_task(config, 0).pool
+    assert pool is not None
+    assert pool.num_rows == len(ROWS)

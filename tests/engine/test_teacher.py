@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from engine.endpoint import Endpoint
 from engine.errors import ServerError, UserError
+from engine.http import HttpClient, Reply
 from engine.records import Completion, FailureReason, FinishReason, Request
-from engine.teacher import MAX_DETAIL_CHARS, HttpTeacher, TeacherError, find_model
+from engine.teacher import MAX_DETAIL_CHARS, MAX_RETRY_AFTER_S, HttpTeacher, TeacherError, find_model, find_models
 from engine.testing.server import ScriptedServer
 from tests.engine.asking import LABELS, make_request
 
@@ -46,9 +49,10 @@ def answering(body: object = None, *, text: str | None = None, status: int = 200
     return handler
 
 
-async def complete(endpoint: Endpoint, request: Request | None = None, *, timeout_s: float = 10) -> Completion:
-    async with HttpTeacher(endpoint, timeout_s=timeout_s, concurrency=1) as teacher:
-        return await teacher.complete(request or make_request())
+async def complete(endpoint: Endpoint, request: Request | None = None, *, timeout_s: float = 10, stall_s: float = 10) -> Completion:
+    async with HttpTeacher(endpoint, timeout_s=timeout_s, stall_s=stall_s) as teacher:
+        (completion,) = await teacher.complete([request or make_request()])
+        return completion
 
 
 async def error_of(handler: Handler) -> TeacherError:
@@ -95,21 +99,91 @@ async def test_an_answer_cut_off_is_a_completion() -> None:
         json.loads(completion.text)
 
 
-async def test_as_many_are_in_flight_as_were_ordered() -> None:
-    concurrency = 150  # the connector's own limit would be 100
-    arrived = 0
-    everybody = asyncio.Event()
+async def test_the_name_on_the_wire_is_the_servers_own() -> None:
+    async with ScriptedServer(model="alias") as server:
+        request = make_request(model="/models/tiny")
+        completion = await complete(make_endpoint(server.base_url, model="alias"), request)
+        assert server.last_body["model"] == "alias"
+    assert completion.request_id == request.id
 
-    async def handler(_request: web.Request) -> web.StreamResponse:
-        nonlocal arrived
-        arrived += 1
-        if arrived == concurrency:
-            everybody.set()
-        await everybody.wait()
-        return web.json_response(GOOD)
 
-    async with serving(handler) as endpoint, HttpTeacher(endpoint, timeout_s=30, concurrency=concurrency) as teacher:
-        await asyncio.gather(*(teacher.complete(make_request(seed)) for seed in range(concurrency)))
+# Draws.
+
+
+def choice(text: str | None, index: int | None = None, *, finish_reason: str = "stop") -> dict[str, Any]:
+    return {"message": {"content": text}, "finish_reason": finish_reason} | ({} if index is None else {"index": index})
+
+
+async def complete_draws(body: object, num_draws: int) -> tuple[list[Completion], dict[str, Any]]:
+    """The completions, and what was sent."""
+    sent: list[dict[str, Any]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        sent.append(await request.json())
+        return web.json_response(body)
+
+    async with serving(handler) as endpoint, HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        return await teacher.complete([make_request(seed) for seed in range(7, 7 + num_draws)]), sent[0]
+
+
+async def test_several_draws_are_one_question_and_come_in_the_order_of_their_seeds() -> None:
+    choices = [choice("third", 2, finish_reason="length"), choice("first", 0), choice(None, 1)]
+    completions, sent = await complete_draws(GOOD | {"choices": choices}, 3)
+    assert (sent["n"], sent["seed"]) == (3, 7)
+    assert [completion.text for completion in completions] == ["first", "", "third"]
+    assert [completion.finish_reason for completion in completions] == [FinishReason.STOP, FinishReason.STOP, FinishReason.LENGTH]
+    assert [completion.request_id for completion in completions] == [make_request(seed).id for seed in (7, 8, 9)]
+    assert {completion.timings.attempts for completion in completions} == {1}
+
+
+async def test_one_draw_asks_for_no_number() -> None:
+    _, sent = await complete_draws(GOOD, 1)
+    assert "n" not in sent
+
+
+async def test_what_nobody_asked_for_is_left_out() -> None:
+    completions, _ = await complete_draws(GOOD | {"choices": [choice("b", 1), choice("c", 2), choice("a", 0)]}, 2)
+    assert [completion.text for completion in completions] == ["a", "b"]
+    assert sum(completion.usage.prompt_tokens for completion in completions) == 3
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [[], [choice("a", 0)], [choice("a", 0), choice("b", 1)], [choice("a", 0), choice("b", 1), choice("c", 2, finish_reason="error")]],
+)
+async def test_a_draw_without_an_answer_is_a_bad_reply_for_all(choices: list[dict[str, Any]]) -> None:
+    with pytest.raises(TeacherError) as caught:
+        await complete_draws(GOOD | {"choices": choices}, 3)
+    assert caught.value.reason is FailureReason.BAD_REPLY
+    assert caught.value.retryable
+
+
+@settings(max_examples=50)
+@given(texts=st.lists(st.text(), min_size=1, max_size=16), prompt=st.integers(0, 10**6), completion=st.integers(0, 10**6))
+def test_the_shares_of_draws_add_up(texts: list[str], prompt: int, completion: int) -> None:
+    requests = [make_request(seed) for seed in range(len(texts))]
+    body = {"choices": [choice(text, index) for index, text in enumerate(texts)]}
+    body |= {"usage": {"prompt_tokens": prompt, "completion_tokens": completion}}
+
+    async def ask() -> list[Completion]:
+        teacher = HttpTeacher(make_endpoint("http://nowhere/v1"), timeout_s=1, stall_s=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HttpClient, "post", post)
+            return await teacher.complete(requests)
+
+    async def post(_client: HttpClient, _path: str, _body: bytes) -> Reply:
+        return Reply(200, [], json.dumps(body).encode())
+
+    completions = asyncio.run(ask())
+    shares = [answer.usage for answer in completions]
+    assert [answer.text for answer in completions] == texts
+    assert sum(share.prompt_tokens for share in shares) == prompt
+    assert sum(share.completion_tokens for share in shares) == completion
+    assert min(share.completion_tokens for share in shares) >= 0
+    assert max(share.prompt_tokens for share in shares) - min(share.prompt_tokens for share in shares) <= 1
+
+
+# What goes wrong.
 
 
 @pytest.mark.parametrize(
@@ -140,7 +214,10 @@ async def test_what_every_request_would_meet_stops_the_run(status: int) -> None:
             await complete(endpoint)
 
 
-@pytest.mark.parametrize(("text", "said"), [("<h1>Bad\n gateway</h1>", "<h1>Bad gateway</h1>"), ("", "(no message)"), ("x" * 999, "…")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("<h1>Bad\n gateway</h1>", "<h1>Bad gateway</h1>"), ("", "(no message)"), ("x" * 999, "…"), ('{"a":' + "[" * 9999, "…")],
+)
 async def test_a_servers_words_are_kept_short_whatever_they_are(text: str, said: str) -> None:
     error = await error_of(answering(text=text, status=502))
     assert error.detail.endswith(said)
@@ -153,6 +230,25 @@ async def test_a_servers_words_are_kept_short_whatever_they_are(text: str, said:
 async def test_how_long_the_server_wants_to_be_left_alone(value: str, expected_s: float | None) -> None:
     error = await error_of(answering(status=503, headers={"Retry-After": value}))
     assert error.retry_after_s == expected_s
+
+
+@settings(max_examples=50)
+@given(
+    value=st.text(st.characters(max_codepoint=255))
+    | st.from_regex(r"[0-9]{1,2} Jan [0-9]{1,30} [0-9]:[0-9]:[0-9] [+-][0-9]{2,9}", fullmatch=True)
+)
+@example("1 Jan 99999999999999999999 0:0:0")
+def test_whatever_the_server_says_it_is_not_left_alone_for_long(value: str) -> None:
+    teacher = HttpTeacher(make_endpoint("http://nowhere/v1"), timeout_s=1, stall_s=1)
+
+    async def post(_client: HttpClient, _path: str, _body: bytes) -> Reply:
+        return Reply(503, [(b"retry-after", value.encode("latin-1"))], b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HttpClient, "post", post)
+        with pytest.raises(TeacherError) as caught:
+            asyncio.run(teacher.complete([make_request()]))
+    assert caught.value.retry_after_s is None or 0 <= caught.value.retry_after_s <= MAX_RETRY_AFTER_S
 
 
 async def test_a_date_to_come_back_is_a_duration() -> None:
@@ -185,6 +281,23 @@ async def test_a_reply_that_is_no_json() -> None:
     assert caught.value.reason is FailureReason.BAD_REPLY
 
 
+@pytest.mark.parametrize("content", [b'{"choices": [{"message": {"content": "\xff"}}]}', b'{"x":' + b"[" * 9999, b"\xff", b""])
+async def test_a_reply_that_nobody_could_read(content: bytes) -> None:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=content)
+
+    assert (await error_of(handler)).reason is FailureReason.BAD_REPLY
+
+
+async def test_an_error_in_no_known_letters_is_an_error_all_the_same() -> None:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b'{"error": {"message": "\xff"}}', status=500)
+
+    error = await error_of(handler)
+    assert error.reason is FailureReason.SERVER_ERROR
+    assert "message" in error.detail
+
+
 async def test_no_words_at_all_are_an_empty_completion() -> None:
     async with serving(answering(GOOD | {"choices": [{"message": {"content": None}, "finish_reason": "length"}]})) as endpoint:
         assert (await complete(endpoint)).text == ""
@@ -202,6 +315,20 @@ async def test_a_connection_that_is_refused() -> None:
     with pytest.raises(TeacherError) as caught:
         await complete(make_endpoint(f"http://127.0.0.1:{unused_port()}/v1"))
     assert caught.value.reason is FailureReason.CONNECTION
+
+
+async def test_an_answer_that_stops_in_the_middle_is_out_of_time() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"choices": [')
+        await asyncio.Event().wait()
+        return response
+
+    async with serving(handler) as endpoint:
+        with pytest.raises(TeacherError, match="stopped in the middle") as caught:
+            await complete(endpoint, stall_s=0.05)
+    assert caught.value.reason is FailureReason.TIMEOUT
 
 
 async def test_no_answer_in_time_and_the_server_is_told() -> None:
@@ -253,3 +380,101 @@ async def test_finding_a_model_that_is_not_served_lists_those_that_are() -> None
 async def test_a_folder_is_found_under_the_name_its_server_gives_it() -> None:
     async with ScriptedServer(model="teacher-v2", root="/models/tiny") as server:
         assert (await find_model(make_endpoint(server.base_url, model="/models/tiny"))).model == "teacher-v2"
+
+
+async def test_of_two_endpoints_one_may_be_missing() -> None:
+    notices: list[str] = []
+    gone = make_endpoint(f"http://127.0.0.1:{unused_port()}/v1")
+    async with ScriptedServer() as server:
+        there = make_endpoint(server.base_url)
+        assert await find_models([gone, there], notices.append) == [there]
+    (notice,) = notices
+    assert notice.startswith(f"no server answers at {gone.base_url} (")
+    assert notice.endswith("; going on without it")
+    with pytest.raises(ServerError, match="no server answers at"):
+        await find_models([gone, gone], notices.append)
+    assert len(notices) == 1
+
+
+async def test_an_endpoint_that_serves_something_else_is_a_mistake_not_a_loss() -> None:
+    async with ScriptedServer() as server, ScriptedServer(model="org/other") as other:
+        with pytest.raises(UserError, match="does not serve 'scripted'; it serves: org/other"):
+            await find_models([make_endpoint(server.base_url), make_endpoint(other.base_url)], pytest.fail)
+
+
+# What a server says of itself.
+
+
+def routes(**statuses: int) -> tuple[Handler, list[str]]:
+    """A server with these paths only; and the paths it is asked for."""
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(text=f"this is {request.path}", status=statuses.get(request.path.rpartition("/")[2], 404))
+
+    return handler, asked
+
+
+@pytest.mark.parametrize(("status", "is_alive"), [(200, True), (401, True), (500, False), (503, False)])
+async def test_a_server_with_health_is_as_alive_as_it_says(status: int, is_alive: bool) -> None:
+    handler, asked = routes(health=status, models=200)
+    async with serving(handler) as endpoint, HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        assert await teacher.is_alive() is is_alive
+    assert asked == ["/health"]
+
+
+@pytest.mark.parametrize(("status", "is_alive"), [(200, True), (401, True), (503, False)])
+async def test_a_server_without_health_is_alive_if_it_lists_its_models(status: int, is_alive: bool) -> None:
+    handler, asked = routes(models=status)
+    async with serving(handler) as endpoint, HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        assert [await teacher.is_alive() for _ in range(2)] == [is_alive] * 2
+    assert asked == ["/health", "/v1/models", "/v1/models"]
+
+
+async def test_metrics_stand_beside_the_protocol() -> None:
+    handler, asked = routes(metrics=200)
+    async with serving(handler) as endpoint, HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        assert await teacher.metrics() == "this is /metrics"
+    assert asked == ["/metrics"]
+
+
+async def test_a_server_without_metrics_tells_nothing() -> None:
+    async with serving(routes()[0]) as endpoint, HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        assert await teacher.metrics() is None
+
+
+async def test_a_server_that_is_gone_is_not_alive_and_tells_nothing() -> None:
+    endpoint = make_endpoint(f"http://127.0.0.1:{unused_port()}/v1")
+    async with HttpTeacher(endpoint, timeout_s=10, stall_s=10) as teacher:
+        assert not await teacher.is_alive()
+        assert await teacher.metrics() is None
+
+
+async def test_a_server_that_moves_is_asked_where_it_is_now() -> None:
+    async with ScriptedServer() as old, ScriptedServer(model="renamed", api_key="secret") as new:
+        async with HttpTeacher(make_endpoint(old.base_url), timeout_s=10, stall_s=10) as teacher:
+            await teacher.complete([make_request()])
+            teacher.move_to(make_endpoint(new.base_url, model="renamed", api_key="secret"))
+            await teacher.complete([make_request()])
+            assert await teacher.is_alive()
+            assert teacher.num_connections == 1
+        assert old.num_requests == new.num_requests == 1
+
+
+async def test_who_waits_at_the_old_place_when_a_server_moves_has_lost_the_connection() -> None:
+    is_asked = asyncio.Event()
+
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        is_asked.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with serving(handler) as old, ScriptedServer() as new, HttpTeacher(old, timeout_s=10, stall_s=10) as teacher:
+        waiting = asyncio.create_task(teacher.complete([make_request()]))
+        await is_asked.wait()
+        teacher.move_to(make_endpoint(new.base_url))
+        with pytest.raises(TeacherError) as caught:
+            await waiting
+        assert caught.value.reason is FailureReason.CONNECTION
+        assert len(await teacher.complete([make_request()])) == 1

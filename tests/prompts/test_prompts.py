@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,41 @@ def test_what_requests_of_a_round_share_stands_first() -> None:
              for focus in (("track",), ("cancel", "change"))]  # fmt: skip
     shared = next(index for index, (left, right) in enumerate(zip(*texts, strict=False)) if left != right)
     assert shared > 0.9 * min(map(len, texts))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_opening_can_be_finished_many_times_with_what_differs_alone(name: str) -> None:
+    library = PromptLibrary()
+    ask = {"focus", "num_rows", "label", "text"}
+    opening = library.open(name, {key: value for key, value in VALUES[name].items() if key not in ask - {"num_rows"}})
+    last = {key: value for key, value in VALUES[name].items() if key in ask}
+    assert opening.finish(last) == opening.finish(last) == library.render(name, VALUES[name])
+
+
+def test_what_differs_ends_the_last_message(tmp_path: Path) -> None:
+    (tmp_path / "a.jinja").write_text(
+        "{% block user %}\nuser {{ a }}\n{% endblock %}{% block ask %}{{ b }}{% endblock %}{% block system %}s{% endblock %}"
+    )
+    opening = PromptLibrary(tmp_path).open("a", {"a": 1})
+    assert opening.finish({"b": 2}).messages == (("system", "s"), ("user", "user 1\n\n2"))
+    assert opening.finish({"b": ""}).messages == (("system", "s"), ("user", "user 1"))  # nothing to ask leaves no empty lines
+
+
+def test_the_last_block_does_not_see_what_the_opening_was_given(tmp_path: Path) -> None:
+    (tmp_path / "a.jinja").write_text("{% block user %}{{ a }}{% endblock %}{% block ask %}{{ a }}{% endblock %}")
+    with pytest.raises(UndefinedError, match="'a' is undefined"):
+        PromptLibrary(tmp_path).open("a", {"a": 1}).finish({})
+
+
+def test_a_template_may_do_without_a_block(tmp_path: Path) -> None:
+    (tmp_path / "a.jinja").write_text("{% block user %}just {{ a }}{% endblock %}")
+    assert PromptLibrary(tmp_path).render("a", {"a": 1}).messages == (("user", "just 1"),)
+
+
+def test_values_are_data_not_templates_and_stay_in_their_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.jinja").write_text("{% block user %}{{ text | json }}{% endblock %}")
+    library = PromptLibrary(tmp_path)
+    for text in ('{{ 7 * 7 }} {% raw %} "\n', "naïve 标签 \u2028", "\ud800 half a pair"):
+        ((_, content),) = library.render("a", {"text": text}).messages
+        assert json.loads(content) == text
+        assert content.encode().startswith(b'"')

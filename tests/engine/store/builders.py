@@ -30,7 +30,7 @@ from engine.records import (
     Usage,
 )
 from engine.rundir import RunDir
-from engine.store import SCHEMAS, Evaluation, Store, read_rounds, read_samples, unpack_calls
+from engine.store import SCHEMAS, Evaluation, Store, read_calls, read_rounds, read_samples
 from engine.store.segments import read_table
 
 TIMINGS = Timings(started_at=1_700_000_000.25, latency_s=0.5, attempts=1)
@@ -46,27 +46,28 @@ def make_request(content: str = "write", seed: int = 0) -> Request:
     return Request("teacher", (Message("user", content),), SamplingParams(1.0, 0.95, 64, seed, '{"type": "array"}'))
 
 
-def make_origin(request_id: str = "q1", round: int = 1) -> Origin:
-    return Origin(round, round - 1, f"r{round:04d}-a0001", "class:refund", "pgkd", "pgkd/generate@1f2e", "ph", "teacher", request_id)
+def make_origin(request_id: str = "a1", round: int = 1, request: Request | None = None) -> Origin:
+    prompt = (request or make_request()).prompt_hash
+    return Origin(round, round - 1, f"r{round:04d}-a0001", "class:refund", "pgkd", "pgkd/generate@1f2e", prompt, "teacher", request_id)
 
 
-def make_sample(id: str = "q1-0", text: str = "where is my refund", round: int = 1) -> Sample:
+def make_sample(id: str = "a1-0", text: str = "where is my refund", round: int = 1) -> Sample:
     return Sample(id, text, "refund", make_origin(id.rsplit("-", 1)[0], round))
 
 
-def make_rejection(id: str = "q1-1", reason: RejectionReason = RejectionReason.DUPLICATE, round: int = 1) -> Rejection:
+def make_rejection(id: str = "a1-1", reason: RejectionReason = RejectionReason.DUPLICATE, round: int = 1) -> Rejection:
     return Rejection(id, reason, "of the seed", '{"text": ""}', "", "refund", make_origin(id.rsplit("-", 1)[0], round))
 
 
-def make_completion(request_id: str = "q1", text: str = "reply") -> Completion:
+def make_completion(request_id: str = "a1", text: str = "reply") -> Completion:
     return Completion(request_id, text, FinishReason.STOP, Usage(100, 20), TIMINGS)
 
 
-def make_failure(request_id: str = "q1", detail: str = "no answer in 300 s") -> Failure:
+def make_failure(request_id: str = "a1", detail: str = "no answer in 300 s") -> Failure:
     return Failure(request_id, FailureReason.TIMEOUT, detail, TIMINGS)
 
 
-def make_call(request_id: str = "q1", round: int = 1, rows: RowCounts | None = None, outcome: Outcome | None = None) -> Call:
+def make_call(request_id: str = "a1", round: int = 1, rows: RowCounts | None = None, outcome: Outcome | None = None) -> Call:
     outcome = outcome or make_completion(request_id)
     return Call(make_request(), make_origin(request_id, round), outcome, rows or RowCounts(requested=1, failed=1))
 
@@ -91,31 +92,43 @@ async def work(run: RunDir, answer: Callable[[Request], Awaitable[Outcome]], num
     """Every call asks for three rows; of a completion two are accepted and one is rejected, and each carries the completion's text."""
     async with Store(run) as store:
         for round in range(store.last_round + 1, num_rounds + 1):
-            counts = await asyncio.gather(*(_one_call(store, answer, round, number) for number in range(num_calls)))
-            await store.complete_round(make_round(round, sum(counts, RowCounts()), num_calls))
+            await one_round(store, answer, round, num_calls)
 
 
-async def _one_call(store: Store, answer: Callable[[Request], Awaitable[Outcome]], round: int, number: int) -> RowCounts:
-    request = make_request(f"round {round}", seed=number)
+async def one_round(store: Store, answer: Callable[[Request], Awaitable[Outcome]], round: int, num_calls: int) -> None:
+    counts = await asyncio.gather(*(one_call(store, answer, round, number) for number in range(num_calls)))
+    await store.complete_round(make_round(round, sum(counts, RowCounts()), num_calls))
+
+
+async def one_call(store: Store, answer: Callable[[Request], Awaitable[Outcome]], round: int, number: int) -> RowCounts:
+    request = numbered_request(round, number)
     outcome = store.replay(request.id)
     if outcome is None:
         outcome = await answer(request)
         await store.record(outcome)
-    rows = RowCounts(requested=ROWS_A_CALL, failed=ROWS_A_CALL)
-    if isinstance(outcome, Completion):
-        rows = RowCounts(requested=ROWS_A_CALL, accepted=2, rejected=1)
-        store.add_sample(make_sample(f"{request.id}-0", outcome.text, round))
-        store.add_sample(make_sample(f"{request.id}-1", outcome.text, round))
-        store.add_rejection(replace(make_rejection(f"{request.id}-2", round=round), text=outcome.text))
-    await store.add_call(Call(request, make_origin(request.id, round), outcome, rows))
+    add_rows(store, outcome, round)
+    rows = RowCounts(ROWS_A_CALL, accepted=2, rejected=1) if isinstance(outcome, Completion) else RowCounts(ROWS_A_CALL, failed=ROWS_A_CALL)
+    await store.add_call(Call(request, make_origin(request.id, round, request), outcome, rows))
     return rows
+
+
+def numbered_request(round: int, number: int) -> Request:
+    return make_request(f"round {round}", seed=number)
+
+
+def add_rows(store: Store, outcome: Outcome, round: int) -> None:
+    if isinstance(outcome, Completion):
+        request_id = outcome.request_id
+        store.add_sample(make_sample(f"{request_id}-0", outcome.text, round))
+        store.add_sample(make_sample(f"{request_id}-1", outcome.text, round))
+        store.add_rejection(replace(make_rejection(f"{request_id}-2", round=round), text=outcome.text))
 
 
 def assert_whole(run: RunDir, num_rounds: int, num_calls: int) -> None:
     """Everything that `work` did is in the tables, once, and agrees; the journal is empty and nothing is left over."""
     rounds = read_rounds(run)
     assert [record.round for record in rounds] == list(range(1, num_rounds + 1))
-    calls = unpack_calls(read_table(run.table("calls"), SCHEMAS["calls"]))
+    calls = read_calls(run)
     assert sorted((call.origin.round, call.request.sampling.seed) for call in calls) == [
         (round, number) for round in range(1, num_rounds + 1) for number in range(num_calls)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.records import Outcome, Request
+from engine.store import journal
 from tests.engine.store.builders import assert_whole, make_completion, make_failure, make_run, work
 from tests.engine.store.writer import NUM_CALLS, NUM_ROUNDS
 
@@ -23,14 +24,18 @@ class CrashError(Exception):
 
 
 class Disk:
-    """Counts the steps that make things durable (sync, rename, delete). From step `crash_at` on it refuses them all."""
+    """Counts the steps that make things durable (sync, rename, delete). From step `crash_at` on it refuses them all.
+
+    Nothing is really synced: no power is cut here, and a disk that others are using would hold the tests up.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.steps = 0
         self.crash_at: int | None = None
         self.threads: set[threading.Thread] = set()
-        for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink")):
-            patch.setattr(owner, name, self._counted(getattr(owner, name)))
+        patch.setattr(os, "fsync", self._counted(os.fstat))
+        for name in ("rename", "unlink"):
+            patch.setattr(Path, name, self._counted(getattr(Path, name)))
 
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **kwargs: Any) -> Any:
@@ -56,6 +61,7 @@ class Teacher:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr(journal, "GATHER_S", 0.0)
     # After tmp_path, whose set-up deletes old folders.
     return Disk(monkeypatch)
 
@@ -91,11 +97,11 @@ def test_sigkill_at_any_moment_loses_nothing_acknowledged(tmp_path: Path) -> Non
     acknowledged: set[str] = set()
     finished, num_killed = False, 0
     while not finished:
-        lines_to_live = choice.randrange(1, 40) if num_killed < 5 else None
+        lines_to_live = choice.randrange(1, 40) if num_killed < 3 else None
         finished = run_writer(run.root, lines_to_live, acknowledged)
         assert finished or lines_to_live, "the writer failed by itself"
         num_killed += not finished
-    assert num_killed >= 3
+    assert num_killed == 3
     assert_whole(run, NUM_ROUNDS, NUM_CALLS)
 
 

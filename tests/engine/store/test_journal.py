@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import StoreError
 from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
+from engine.store import journal as module
 from engine.store.journal import Journal, decode_records, encode_record
 from tests.engine.store.builders import make_completion, make_failure
 from tests.engine.store.gate import Gate
@@ -25,8 +26,8 @@ outcomes = st.one_of(
 )
 
 
-def open_journal(folder: Path, sealed: set[str] | None = None) -> Journal:
-    return Journal(folder, (sealed or set()).__contains__)
+def open_journal(folder: Path, *committed: str) -> Journal:
+    return Journal(folder, committed.__contains__)
 
 
 async def append_all(folder: Path, *outcomes: Outcome) -> None:
@@ -127,22 +128,36 @@ def files(folder: Path) -> dict[str, bool]:
     return {path.name: path.stat().st_size > 0 for path in folder.iterdir()}
 
 
-async def test_rotation_drops_files_that_are_sealed_and_keeps_the_rest_whole(tmp_path: Path) -> None:
-    sealed = {"q1", "q3"}
-    journal = open_journal(tmp_path, sealed)
+async def test_rotation_drops_files_whose_answers_are_committed_and_keeps_the_rest_whole(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
     await journal.append(make_completion("q1"))
+    journal.release(["q1"])
     await journal.rotate()
     await journal.append(make_completion("q2"))
     await journal.append(make_completion("q3"))
+    journal.release(["q3"])
     await journal.rotate()
     await journal.append(make_completion("q4"))
     assert files(tmp_path) == {"000002.log": True, "000003.log": True}
     await journal.close()
     assert await reopen(tmp_path) == [make_completion("q2"), make_completion("q3"), make_completion("q4")]
-    sealed |= {"q2", "q4"}
-    journal = open_journal(tmp_path, sealed)
+    journal = open_journal(tmp_path, "q2", "q3", "q4")
     await journal.close()
+    assert journal.answers == {}
     assert files(tmp_path) == {"000005.log": False}
+
+
+async def test_a_full_file_is_followed_by_the_next_and_goes_when_its_answers_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 1)
+    journal = open_journal(tmp_path)
+    for name in ("q1", "q2", "q1"):
+        await journal.append(make_completion(name))
+    assert files(tmp_path) == {"000001.log": True, "000002.log": True, "000004.log": False}
+    journal.release(["q1", "unheard of"])
+    await journal.close()
+    assert files(tmp_path) == {"000002.log": True, "000004.log": False}
 
 
 async def test_a_record_of_another_version_is_an_error_not_a_torn_tail(tmp_path: Path) -> None:
@@ -154,8 +169,7 @@ async def test_a_record_of_another_version_is_an_error_not_a_torn_tail(tmp_path:
 
 
 def encode_payload(payload: bytes) -> bytes:
-    length = struct.pack("<I", len(payload))
-    return length + struct.pack("<I", zlib.crc32(length + payload)) + payload
+    return struct.pack("<II", len(payload), zlib.crc32(payload, len(payload) ^ 0xFFFFFFFF)) + payload
 
 
 def test_a_journal_that_is_no_folder_is_named(tmp_path: Path) -> None:

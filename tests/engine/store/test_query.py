@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import StoreError, UserError
-from engine.rundir import TABLES, RunDir
+from engine.rundir import RunDir
 from engine.store import SCHEMAS, Store, append_evaluation, connect, run_query
 from tests.engine.store.builders import make_call, make_completion, make_evaluation, make_rejection, make_round, make_run, make_sample
 
@@ -17,11 +17,11 @@ from tests.engine.store.builders import make_call, make_completion, make_evaluat
 async def run(tmp_path: Path) -> RunDir:
     run = make_run(tmp_path)
     async with Store(run) as store:
-        store.add_sample(make_sample("q1-0", "where is it"))
-        store.add_sample(make_sample("q1-1", "NUL \0 and half \ud83d <b>'; drop table samples"))
-        store.add_rejection(make_rejection("q1-2"))
-        await store.record(make_completion("q1"))
-        await store.add_call(make_call("q1"))
+        store.add_sample(make_sample("a1-0", "where is it"))
+        store.add_sample(make_sample("a1-1", "NUL \0 and half \ud83d <b>'; drop table samples"))
+        store.add_rejection(make_rejection("a1-2"))
+        await store.record(make_completion("a1"))
+        await store.add_call(make_call("a1"))
         await store.complete_round(make_round(1))
         await store.complete_round(make_round(2))
     append_evaluation(run, make_evaluation(1, "validation", macro_f1=0.5))
@@ -35,7 +35,7 @@ def rows(run: RunDir, sql: str) -> list[tuple[Any, ...]]:
 
 def test_tables_that_have_no_file_yet_are_empty_and_have_their_columns(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "not even a folder")
-    for name in TABLES:
+    for name in SCHEMAS:
         result = run_query(run, f"select * from {name}")
         assert result.num_rows == 0
         assert set(result.schema.names) >= set(SCHEMAS[name].names)
@@ -44,9 +44,10 @@ def test_tables_that_have_no_file_yet_are_empty_and_have_their_columns(tmp_path:
 def test_every_table_answers(run: RunDir) -> None:
     assert rows(run, "select label, count(*) from samples group by 1") == [("refund", 2)]
     assert rows(run, "select reason from rejections") == [("duplicate",)]
-    assert rows(run, "select outcome, messages[1].content, rows_failed, strftime(started_at, '%Y-%m-%d %H:%M') from calls") == [
-        ("completed", "write", 1, "2023-11-14 22:13")
+    assert rows(run, "select outcome, endings[1], rows_failed, strftime(started_at, '%Y-%m-%d %H:%M') from calls") == [
+        ("completed", "accepted", 1, "2023-11-14 22:13")
     ]
+    assert rows(run, "select messages[1].content from calls join prompts using (prompt_hash)") == [("write",)]
     assert run_query(run, "select started_at from calls").schema.field(0).type == pa.timestamp("us", "UTC")
     assert rows(run, "select round, split from evaluations order by split") == [(1, "test"), (1, "validation")]
 
@@ -59,14 +60,14 @@ def test_rounds_stand_beside_the_students_validation_scores(run: RunDir) -> None
 
 
 def test_odd_strings_can_be_asked_for(run: RunDir) -> None:
-    assert rows(run, "select id from samples where text like '%' || chr(0) || ' and half ' || chr(64976) || 'd83d%'") == [("q1-1",)]
-    assert rows(run, "select id from samples where text = 'where is it' and round > 0") == [("q1-0",)]
+    assert rows(run, "select id from samples where text like '%' || chr(0) || ' and half ' || chr(64976) || 'd83d%'") == [("a1-1",)]
+    assert rows(run, "select id from samples where text = 'where is it' and round > 0") == [("a1-0",)]
 
 
 async def test_a_query_beside_a_writer_sees_what_is_committed(run: RunDir) -> None:
     count = "select count(*) from samples"
     async with Store(run) as store:
-        store.add_sample(make_sample("q9-0", round=3))
+        store.add_sample(make_sample("a9-0", round=3))
         (run.table("samples") / ".000009.parquet.1.tmp").write_bytes(b"half a segment")
         assert rows(run, count) == [(2,)]
         with connect(run) as connection:

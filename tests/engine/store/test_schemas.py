@@ -21,6 +21,7 @@ from engine.records import (
     Message,
     Origin,
     Outcome,
+    RejectionReason,
     Request,
     RoundRecord,
     RowCounts,
@@ -31,12 +32,16 @@ from engine.records import (
 )
 from engine.store.schemas import (
     SCHEMAS,
+    Ending,
     pack_calls,
     pack_evaluations,
+    pack_prompts,
     pack_rejections,
     pack_rounds,
     pack_samples,
+    unpack_answers,
     unpack_calls,
+    unpack_prompts,
     unpack_rounds,
     unpack_samples,
 )
@@ -44,11 +49,6 @@ from engine.store.text import escape, unescape
 from tests.engine.store.builders import make_call, make_evaluation, make_rejection, make_sample
 from tests.engine.store.strategies import any_text, counts, seconds
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | any_text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
-    max_leaves=6,
-)
 origins = st.builds(Origin, counts, counts, any_text, any_text, any_text, any_text, any_text, any_text, any_text)
 samples = st.builds(Sample, any_text, any_text, any_text, origins)
 row_counts = st.builds(RowCounts, counts, counts, counts, counts, counts)
@@ -57,17 +57,18 @@ outcomes = st.one_of(
     st.builds(Completion, any_text, any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings),
     st.builds(Failure, any_text, st.sampled_from(FailureReason), any_text, timings),
 )
+sendable = st.text(st.characters(codec="utf-8"))
 requests = st.builds(
     Request,
-    any_text,
-    st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), any_text), max_size=3).map(tuple),
+    sendable,
+    st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), sendable), max_size=3).map(tuple),
     st.builds(
         SamplingParams,
         st.floats(0, 2),
         st.floats(0, 1),
         counts,
         st.integers(-(2**63), 2**63 - 1),
-        st.none() | st.dictionaries(any_text, json_values, max_size=3),
+        st.none() | sendable,
     ),
 )
 
@@ -75,8 +76,9 @@ requests = st.builds(
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     outcome: Outcome = draw(outcomes)
-    origin = replace(draw(origins), request_id=outcome.request_id)
-    return Call(draw(requests), origin, outcome, draw(row_counts))
+    request = draw(requests)
+    origin = replace(draw(origins), request_id=outcome.request_id, prompt_hash=request.prompt_hash)
+    return Call(request, origin, outcome, draw(row_counts))
 
 
 def through_parquet(table: pa.Table) -> pa.Table:
@@ -100,15 +102,27 @@ def test_ordinary_text_is_stored_as_it_is() -> None:
 
 
 @given(st.lists(samples, max_size=3))
-@example([make_sample(text="x" * 1_000_000)])
 @example([make_sample(text="'; DROP TABLE samples; --"), make_sample(text="<script>alert(1)</script>"), make_sample(text="\0\ud800")])
 def test_samples_come_back_as_they_were(rows: list[Sample]) -> None:
     assert unpack_samples(through_parquet(pack_samples(rows))) == rows
 
 
+def test_ten_megabytes_of_text_come_back_as_they_were() -> None:
+    text = "x" * 5_000_000 + "\0é\ud800" + "y" * 5_000_000
+    assert unpack_samples(through_parquet(pack_samples([make_sample(text=text)])))[0].text == text
+
+
 @given(st.lists(calls(), max_size=3))
 def test_calls_come_back_as_they_were(rows: list[Call]) -> None:
-    assert unpack_calls(through_parquet(pack_calls(rows))) == rows
+    prompts = unpack_prompts(through_parquet(pack_prompts([call.request for call in rows])))
+    assert unpack_calls(through_parquet(pack_calls(rows)), prompts) == rows
+
+
+@given(st.lists(st.tuples(calls(), st.lists(st.sampled_from([None, "accepted", *RejectionReason]), max_size=3)), max_size=3))
+def test_a_stored_call_knows_its_answer_and_how_its_rows_ended(rows: list[tuple[Call, list[Ending | None]]]) -> None:
+    packed = pack_calls([call for call, _ in rows], [endings for _, endings in rows])
+    answers = unpack_answers(through_parquet(packed))
+    assert answers == [(call.outcome, tuple(endings)) for call, endings in rows]
 
 
 @given(st.lists(st.builds(RoundRecord, *[counts] * 4, row_counts, counts, counts, seconds, st.dictionaries(any_text, counts)), max_size=3))
@@ -121,13 +135,14 @@ def test_a_json_schema_is_kept_as_it_was_sent() -> None:
     schema = '{"properties": {"text": {}, "label": {}}}'
     call = make_call()
     call = replace(call, request=replace(call.request, sampling=replace(call.request.sampling, json_schema=schema)))
-    assert unpack_calls(pack_calls([call]))[0].request.sampling.json_schema == schema
+    prompts = {call.request.prompt_hash: call.request.messages}
+    assert unpack_calls(pack_calls([call]), prompts)[0].request.sampling.json_schema == schema
 
 
 def test_rejections_and_evaluations_hold_every_value() -> None:
     (rejection,) = pack_rejections([make_rejection()]).to_pylist()
     assert {key: rejection[key] for key in ("id", "reason", "detail", "raw", "label", "round")} == {
-        "id": "q1-1",
+        "id": "a1-1",
         "reason": "duplicate",
         "detail": "of the seed",
         "raw": '{"text": ""}',
@@ -151,9 +166,9 @@ def test_rejections_and_evaluations_hold_every_value() -> None:
 
 
 def test_a_call_with_the_answer_to_another_request_is_refused() -> None:
-    call = make_call("q1")
+    call = make_call("a1")
     with pytest.raises(AssertionError, match="of one request"):
-        pack_calls([replace(call, origin=replace(call.origin, request_id="q2"))])
+        pack_calls([replace(call, origin=replace(call.origin, request_id="a2"))])
 
 
 def test_no_row_makes_an_empty_table_of_the_same_schema() -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from engine.errors import StoreError
 from engine.store.schemas import SCHEMAS, VERSION_KEY, pack_samples, unpack_samples
-from engine.store.segments import committed, read_segment, read_table, remove_leftovers, write_segment
+from engine.store.segments import committed, covered, prepare_folder, read_parts, read_table, write_segment
 from tests.engine.store.builders import make_sample
 
 SAMPLES = SCHEMAS["samples"]
 
 
-def write(folder: Path, *ids: str) -> Path:
+def write(folder: Path, *ids: str) -> int:
     return write_segment(folder, pack_samples([make_sample(id) for id in ids]))
 
 
@@ -25,16 +25,43 @@ def ids(table: pa.Table) -> list[str]:
     return [sample.id for sample in unpack_samples(table)]
 
 
+def names(folder: Path, after: int = 0) -> list[str]:
+    return [segment.path.name for segment in committed(folder, after)]
+
+
 def test_segments_are_numbered_and_read_in_order(tmp_path: Path) -> None:
-    assert [write(tmp_path, "a-0", "a-1").name, write(tmp_path, "b-0").name] == ["000001.parquet", "000002.parquet"]
+    assert [write(tmp_path, "a-0", "a-1"), write(tmp_path, "b-0")] == [1, 2]
     assert ids(read_table(tmp_path, SAMPLES)) == ["a-0", "a-1", "b-0"]
-    assert [path.name for path in committed(tmp_path, after=1)] == ["000002.parquet"]
+    assert names(tmp_path) == ["000001.parquet", "000002.parquet"]
+    assert names(tmp_path, after=1) == ["000002.parquet"]
 
 
 def test_order_is_by_number_past_a_million(tmp_path: Path) -> None:
-    (tmp_path / "999999.parquet").touch()
-    assert write(tmp_path, "a-0").name == "1000000.parquet"
-    assert [path.name for path in committed(tmp_path)] == ["999999.parquet", "1000000.parquet"]
+    (tmp_path / "000001-999999.parquet").touch()
+    assert write(tmp_path, "a-0") == 1_000_000
+    assert names(tmp_path) == ["000001-999999.parquet", "1000000.parquet"]
+
+
+def test_a_merged_segment_counts_instead_of_those_in_it(tmp_path: Path) -> None:
+    for name in ("000001.parquet", "000002.parquet", "000002-000003.parquet", "000003.parquet", "000001-000003.parquet", "000004.parquet"):
+        (tmp_path / name).touch()
+    assert names(tmp_path) == ["000001-000003.parquet", "000004.parquet"]
+    assert names(tmp_path, after=2) == ["000001-000003.parquet", "000004.parquet"]
+    assert names(tmp_path, after=3) == ["000004.parquet"]
+    assert sorted(path.name for path in covered(tmp_path)) == [
+        "000001.parquet",
+        "000002-000003.parquet",
+        "000002.parquet",
+        "000003.parquet",
+    ]
+
+
+def test_a_missing_segment_is_an_error_not_fewer_rows(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, f"{number}-0")
+    (tmp_path / "000002.parquet").unlink()
+    with pytest.raises(StoreError, match=r"segment 2 is missing in .*cannot be read without it"):
+        read_table(tmp_path, SAMPLES)
 
 
 def test_what_has_no_final_name_is_no_segment(tmp_path: Path) -> None:
@@ -42,7 +69,7 @@ def test_what_has_no_final_name_is_no_segment(tmp_path: Path) -> None:
     for name in (".000002.parquet.77.tmp", "notes.txt", "000003.parquet.bak"):
         (tmp_path / name).write_bytes(b"torn")
     assert ids(read_table(tmp_path, SAMPLES)) == ["a-0"]
-    remove_leftovers(tmp_path)
+    prepare_folder(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.parquet", "000003.parquet.bak", "notes.txt"]
 
 
@@ -74,9 +101,11 @@ def test_a_segment_of_another_version_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", [0, 200, -1])
 def test_a_damaged_segment_is_an_error(tmp_path: Path, position: int) -> None:
-    path = write(tmp_path, *(f"a-{number}" for number in range(50)))
+    write(tmp_path, *(f"a-{number}" for number in range(50)))
+    (segment,) = committed(tmp_path)
+    path = segment.path
     content = bytearray(path.read_bytes())
     content[position : position + 8 if position >= 0 else None] = b"????????"
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"cannot read the table|no Parquet file"):
-        read_segment(path, SAMPLES)
+        read_parts(segment, SAMPLES)

@@ -34,5 +34,5 @@ async def record_and_say(self: Store, outcome: Outcome) -> None:
 record = Store.record
 
 if __name__ == "__main__":
-    with patch.object(store, "MAX_BUFFERED_ROWS", 10), patch.object(Store, "record", record_and_say):
+    with patch.object(store, "SEAL_ROWS", 10), patch.object(Store, "record", record_and_say):
         asyncio.run(work(RunDir(Path(sys.argv[1])), answer, NUM_ROUNDS, NUM_CALLS))

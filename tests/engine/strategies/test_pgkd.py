@@ -1,11 +1,15 @@
 import json
 import re
 from collections import Counter
-from typing import cast
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, cast
+
+import pytest
 
 from engine.config import PgkdConfig, SamplingConfig
-from engine.prompting import Prompt, Prompter
-from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
+from engine.prompting import Opening, Prompt, Prompter
+from engine.records import Completion, Confusion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
 from engine.strategies import Answer
 from engine.strategies.pgkd import Pgkd
 from prompts import PromptLibrary
@@ -21,7 +25,8 @@ def make_pgkd(seed: int = 1, **settings: object) -> tuple[Pgkd, Prompter]:
 
 def test_a_round_is_split_into_requests() -> None:
     pgkd, _ = make_pgkd(rows_per_round=20, rows_per_call=8)
-    assignments = pgkd.plan(2, make_report(1))
+    assignments = list(pgkd.plan(2, make_report(1)))
+    assert [assignment.number for assignment in assignments] == [0, 1, 2]
     assert [assignment.num_rows for assignment in assignments] == [8, 8, 4]
     assert len({assignment.id for assignment in assignments}) == 3
     assert {(assignment.round, assignment.report) for assignment in assignments} == {(2, 1)}
@@ -34,8 +39,53 @@ def test_as_published_a_round_is_one_request_without_focus() -> None:
 
 
 def test_planning_again_gives_the_same_work() -> None:
-    plans = [make_pgkd(rows_per_round=40, rows_per_call=4)[0].plan(3, make_report(2)) for _ in range(2)]
+    plans = [list(make_pgkd(rows_per_round=40, rows_per_call=4)[0].plan(3, make_report(2))) for _ in range(2)]
     assert plans[0] == plans[1]
+    assert len(plans[0]) == 10
+
+
+def test_requests_with_one_focus_are_neighbours() -> None:
+    pgkd, _ = make_pgkd(rows_per_round=300, rows_per_call=4)
+    focuses = [assignment.focus for assignment in pgkd.plan(1, make_report(confusions=(Confusion("cancel", "change", 3),)))]
+    assert len(set(focuses)) == len(LABELS) + 1
+    assert [focus for focus, _ in groupby(focuses)] == sorted(set(focuses))
+
+
+async def test_what_requests_share_is_rendered_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    pgkd, prompter = make_pgkd(rows_per_round=40, rows_per_call=4)
+    opened: list[str] = []
+    open_template = prompter.open
+
+    def note(template: str, values: Mapping[str, Any]) -> Opening:
+        opened.append(template)
+        return open_template(template, values)
+
+    monkeypatch.setattr(prompter, "open", note)
+
+    async def ask(prompt: Prompt) -> Answer:
+        return Answer(prompt, prompter.request(prompt, "1 0", 0), completion("[]"))
+
+    for round in (1, 2):
+        report = make_report(round - 1, wrong=round)
+        for assignment in pgkd.plan(round, report):
+            written = await pgkd.carry_out(assignment, report, ask)
+            assert f"a wrong text {round - 1}" in "\n".join(message.content for message in written.answer.prompt.messages)
+        assert len(opened) == round
+
+
+async def test_prompts_of_a_round_differ_in_their_last_line_only() -> None:
+    pgkd, prompter = make_pgkd(rows_per_round=40, rows_per_call=4)
+    report = make_report()
+    prompts: set[str] = set()
+
+    async def ask(prompt: Prompt) -> Answer:
+        prompts.add("\n".join(message.content for message in prompt.messages).strip())
+        return Answer(prompt, prompter.request(prompt, "1 0", 0), completion("[]"))
+
+    for assignment in pgkd.plan(1, report):
+        await pgkd.carry_out(assignment, report, ask)
+    assert len(prompts) == len(LABELS)
+    assert len({prompt.rpartition("\n")[0] for prompt in prompts}) == 1
 
 
 async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, wrong: int = 1) -> tuple[Prompt, int]:
@@ -44,10 +94,10 @@ async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, wrong
 
     async def ask(prompt: Prompt) -> Answer:
         asked.append(prompt)
-        return Answer(prompt, prompter.request(prompt, "draw"), outcome)
+        return Answer(prompt, prompter.request(prompt, "1 0", 0), outcome)
 
     weakness = make_report(wrong=wrong)
-    written = await pgkd.carry_out(pgkd.plan(1, weakness)[0], weakness, ask)
+    written = await pgkd.carry_out(next(iter(pgkd.plan(1, weakness))), weakness, ask)
     return asked[0], len(written.candidates)
 
 
@@ -71,7 +121,7 @@ async def test_the_prompt_has_the_published_blocks_in_their_order() -> None:
 async def test_the_answer_is_constrained_to_rows_of_the_taxonomy() -> None:
     pgkd, prompter = make_pgkd(rows_per_call=8)
     prompt, _ = await ask_for_prompt(pgkd, prompter, completion("[]"))
-    schema = json.loads(json.dumps(prompt.schema))
+    schema = json.loads(prompt.schema)
     assert schema["items"]["properties"]["label"]["enum"] == list(LABELS)
     assert (schema["minItems"], schema["maxItems"]) == (8, 8)
 

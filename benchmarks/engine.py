@@ -1,0 +1,137 @@
+"""What a request costs the client: the whole engine beside its peers, on one core, against the scripted server on another.
+
+    make bench-engine        python -m benchmarks.engine --repeats 3 --out benchmarks/results/engine.json
+
+The engine renders its prompts from templates, asks, parses, judges, journals and writes Parquet; each peer sends the same prompts as texts
+and hands back answers, tuned as `benchmarks/peers/README.md` says. Replies come at once, 64 requests are in flight. Peers send fewer
+prompts, as they take longer for each. All take turns, and each is a process of its own. At last, memory: twenty and two hundred thousand
+rows. Without their environments (`python -m benchmarks.peers.environments`) peers are left out, or all of them with `--no-peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.engine_client import make_config, make_report, make_task
+from benchmarks.machine import describe_machine
+from benchmarks.peers.run import run_peer
+from engine.display import plain_table
+from engine.prompting import Prompter, rows_schema
+from prompts import PromptLibrary
+
+ROOT = Path(__file__).parents[1]
+CLIENT_CORE, SERVER_CORE = 0, 1
+IN_FLIGHT = 64
+PEERS = ("openai", "datatrove", "curator", "data_designer", "litellm", "distilabel")
+
+
+@contextmanager
+def scripted_server() -> Generator[str]:
+    command = ["taskset", "--cpu-list", str(SERVER_CORE), sys.executable, "-m", "engine.testing.server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["base_url"]
+        finally:
+            process.terminate()
+
+
+def run_engine(base_url: str, rows: int) -> dict[str, Any]:
+    command = ["taskset", "--cpu-list", str(CLIENT_CORE), sys.executable, "-m", "benchmarks.engine_client"]
+    command += ["--base-url", base_url, "--rows", str(rows), "--in-flight", str(IN_FLIGHT)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
+
+
+def write_prompts(path: Path, count: int) -> None:
+    """The engine's own prompts, as one text each: all differ, as a peer may keep answers to equal ones."""
+    config, task = make_config("http://unused/v1", 2 * count, IN_FLIGHT), make_task()
+    prompter = Prompter(PromptLibrary(), "scripted", config.sampling, 1)
+    values = {"domain": task.domain, "labels": task.labels, "examples": task.seed[:8], "report": make_report(), "num_rows": 2}
+    opening = prompter.open("pgkd/generate", values)
+    with path.open("w") as file:
+        for number in range(count):
+            focus = (task.label_names[number % 16], f"{task.label_names[number // 16 % 16]} ({number})")
+            prompt = opening.finish({"num_rows": 2, "focus": focus}, rows_schema(task.label_names, 2))
+            file.write(json.dumps({"prompt": "\n\n".join(message.content for message in prompt.messages)}) + "\n")
+
+
+def spread(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
+    values = [run[name] for run in runs]
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=80_000)
+    parser.add_argument("--peer-prompts", type=int, default=1_500)
+    parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "engine.json")
+    options = parser.parse_args()
+    if (os.cpu_count() or 1) < 2:
+        parser.error("client and server need a core each")
+    console = Console()
+    ours: list[dict[str, Any]] = []
+    peers: dict[str, list[dict[str, Any]]] = {name: [] for name in options.peers}
+    with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder, scripted_server() as base_url:
+        prompts = Path(folder) / "prompts.jsonl"
+        write_prompts(prompts, options.peer_prompts)
+        prompt_bytes = prompts.stat().st_size / options.peer_prompts
+        for repeat in range(options.repeats):
+            started = time.perf_counter()
+            ours.append(run_engine(base_url, options.rows))
+            for name in options.peers:
+                result = run_peer(name, base_url=base_url, model="scripted", prompts=prompts, in_flight=IN_FLIGHT, core=CLIENT_CORE)
+                peers[name].append(asdict(result))
+            console.print(f"repeat {repeat + 1}: {ours[-1]['completions_per_s']:.0f}/s; {time.perf_counter() - started:.0f} s")
+        memory = {} if options.no_memory else {str(rows): run_engine(base_url, rows)["peak_rss_mb"] for rows in (20_000, 200_000)}
+    names = ("completions_per_s", "cpu_s_per_1k", "peak_rss_mb")
+    table = {"reflux": {name: spread(ours, name) for name in names}}
+    table |= {peer: {name: spread(runs, name) for name in names} for peer, runs in peers.items() if runs}
+    lines = [
+        (client, figures["completions_per_s"]["median"], figures["cpu_s_per_1k"]["median"], figures["peak_rss_mb"]["median"])
+        for client, figures in table.items()
+    ]
+    console.print(
+        plain_table(("client", "completions/s", "CPU s per 1,000", "peak MB"), lines, title="One core, 64 in flight, instant replies")
+    )
+    content: dict[str, Any] = {
+        "machine": describe_machine(),
+        "in_flight": IN_FLIGHT,
+        "prompt_bytes": round(prompt_bytes),
+        "completions_per_s": table["reflux"]["completions_per_s"]["median"],
+        "cpu_s_per_1k": table["reflux"]["cpu_s_per_1k"]["median"],
+        "clients": table,
+        "runs": {"reflux": ours, **peers},
+        "peak_rss_mb_by_rows": memory,
+    }
+    if len(table) > 1:
+        best = max((name for name in table if name != "reflux"), key=lambda name: table[name]["completions_per_s"]["median"])
+        content |= {
+            "best_peer": best,
+            "ratio_to_best_peer": content["completions_per_s"] / table[best]["completions_per_s"]["median"],
+        }
+        console.print(f"{content['ratio_to_best_peer']:.1f} times the best peer ({best})")
+    if memory:
+        content["memory_growth_mb"] = memory["200000"] - memory["20000"]
+        console.print(f"peak memory with 20,000 rows {memory['20000']:.0f} MB, with 200,000 rows {memory['200000']:.0f} MB")
+    options.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""One round of the whole engine against a server that is there: render, HTTP, parse, gates, journal, Parquet. For `benchmarks.engine`.
+
+    python -m benchmarks.engine_client --base-url URL --rows 20000 --in-flight 64 --out FILE
+
+A process of its own, so that processor time and memory are the engine's alone. Prompts are PGKD's with a focus in the last line, about 2
+kB; a request asks for two rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from engine.config import RunConfig
+from engine.fleet import open_fleet
+from engine.generation import open_generation
+from engine.progress import Silent
+from engine.records import ClassScore, Confusion, Example, Label, MinedRow, Scores, TaskSpec, WeaknessReport
+from engine.rundir import RunDir
+
+LABELS = tuple(f"intent_{number:02d}" for number in range(16))
+
+
+def make_task() -> TaskSpec:
+    """Sixteen labels; the rows are as long as messages to a help desk are."""
+    rows = {
+        split: tuple(
+            Example(f"a {split} message number {n} that speaks about {label}, in ten words", label)
+            for n in range(count)
+            for label in LABELS
+        )
+        for split, count in (("seed", 1), ("validation", 4), ("test", 4))
+    }
+    labels = tuple(Label(label, f"all about {label}") for label in LABELS)
+    return TaskSpec("classification", "messages to the help desk of a shop", labels, **rows)
+
+
+def make_report() -> WeaknessReport:
+    """With four mined rows of each kind, as in the quickstart."""
+    scores = Scores(0.5, 0.5, 0.5, 64)
+
+    def mined(kind: str) -> tuple[MinedRow, ...]:
+        return tuple(MinedRow(f"a {kind} message number {n}", LABELS[n], LABELS[n + 1], 0.7) for n in range(2))
+
+    return WeaknessReport(
+        round=0,
+        loss=1.0,
+        scores=scores,
+        classes=tuple(ClassScore(label, 0.5, 0.5, 0.5, 4) for label in LABELS),
+        confusions=tuple(Confusion(one, other, 1) for one in LABELS for other in LABELS if one != other),
+        mining="out_of_fold",
+        right=mined("right"),
+        wrong=mined("wrong"),
+        hard=mined("hard"),
+        num_train_rows=16,
+        train_s=1.0,
+        epochs=1,
+    )
+
+
+def make_config(base_url: str, rows: int, in_flight: int | None) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "bench",
+            "seed": 1,
+            "task": {
+                "domain": "messages to the help desk of a shop",
+                "labels": [{"name": label} for label in LABELS],
+                "data": {"seed": "unused", "validation": "unused", "test": "unused"},
+            },
+            "teacher": {"model": "scripted", "endpoint": base_url},
+            "strategy": {"rows_per_round": rows, "rows_per_call": 2, "examples": 8},
+            "engine": {"concurrency": in_flight},
+            "gates": {"near_duplicates": False},
+        }
+    )
+
+
+async def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
+    run = RunDir(folder)
+    run.create()
+    notes: list[dict[str, Any]] = []
+    async with open_fleet(config.teacher, config.engine, run, Silent(), notes.append) as fleet:
+        for lane in fleet.lanes:
+            lane.takes_draws = False  # each prompt by itself, as the others send them
+        started, cpu = time.perf_counter(), _cpu_s()
+        async with open_generation(config, make_task(), run, fleet) as generation:
+            record = await generation.ask_round(1, make_report(), Silent())
+            statistics = generation.batcher.statistics()
+        wall_s, cpu_s = time.perf_counter() - started, _cpu_s() - cpu
+    assert record.rows.requested == record.rows.accepted == config.strategy.rows_per_round, record.rows
+    assert record.calls == statistics.completed, (record.calls, statistics)
+    return {
+        "completions": record.calls,
+        "rows": record.rows.accepted,
+        "posts": statistics.posts,
+        "peak_in_flight": statistics.peak_in_flight,
+        "wall_s": wall_s,
+        "completions_per_s": record.calls / wall_s,
+        "cpu_s_per_1k": cpu_s / record.calls * 1000,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _cpu_s() -> float:
+    """Of all threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder:
+        config = make_config(options.base_url, options.rows, options.in_flight)
+        result = uvloop.run(measure(config, Path(folder) / "run"))
+    text = json.dumps(result, indent=2)
+    if options.out:
+        options.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

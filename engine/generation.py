@@ -1,0 +1,112 @@
+"""The teacher's half of the loop: a round's assignments, from the student's report to committed rows.
+
+Wiring and order only: what to ask is the strategy's, how many at once the batcher's, what to accept the gates', what is on disk the
+store's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from itertools import chain
+
+from engine.batcher import Batcher
+from engine.bottleneck import FlowMeter
+from engine.ceiling import make_ceilings
+from engine.config import RunConfig
+from engine.crew import Crew
+from engine.desk import Desk
+from engine.fleet import Fleet
+from engine.gates import Gatekeeper
+from engine.progress import Progress
+from engine.prompting import Prompter
+from engine.records import RoundRecord, TaskSpec, WeaknessReport
+from engine.rundir import RunDir
+from engine.store import Store, read_samples
+from engine.strategies import STRATEGIES, Strategy
+from engine.watcher import Watcher
+from prompts import PromptLibrary
+
+
+class Generation:
+    """Asks for one round after another."""
+
+    def __init__(self, strategy: Strategy, desk: Desk, crew: Crew, store: Store, batcher: Batcher, watcher: Watcher) -> None:
+        self.batcher = batcher
+        self._watcher = watcher
+        self._strategy = strategy
+        self._desk = desk
+        self._crew = crew
+        self._store = store
+
+    @property
+    def last_round(self) -> int:
+        """The last completed round; 0 before the first."""
+        return self._store.last_round
+
+    async def ask_round(self, round: int, report: WeaknessReport, progress: Progress) -> RoundRecord:
+        """Returns when all of the round's rows are committed."""
+        started = time.perf_counter()
+        progress.round_started(round, self._strategy.rows_per_round)
+        meter = self._watcher.meter = FlowMeter()
+        tally = await self._crew.work_off(
+            self._strategy.plan(round, report), lambda assignment: self._desk.work_off(assignment, report), progress.assignment_done
+        )
+        self._watcher.meter = None
+        flow = meter.flow()
+        record = RoundRecord(
+            round=round,
+            report=report.round,
+            assignments=tally.assignments,
+            calls=tally.calls,
+            rows=tally.rows,
+            prompt_tokens=tally.prompt_tokens,
+            completion_tokens=tally.completion_tokens,
+            generation_s=time.perf_counter() - started,
+            blocks=self._strategy.blocks(round, report),
+            limited_s=flow.limited_s,
+            peak_tokens_per_s=flow.peak_tokens_per_s,
+        )
+        await self._store.complete_round(record)
+        return record
+
+
+@asynccontextmanager
+async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet: Fleet) -> AsyncGenerator[Generation]:
+    """Inside the block rounds can be asked; leaving it in peace seals what is buffered."""
+    async with Store(run) as store:
+        crew = Crew(limit=lambda: batcher.limit)
+        ceilings = make_ceilings(config.engine)
+        batcher = Batcher(
+            fleet.lanes,
+            attempts=config.engine.attempts,
+            random=random.Random(config.seed),
+            record=store.record,
+            replay=store.replay,
+            ceilings=ceilings,
+            patience_s=config.engine.server_patience_s,
+            observed=lambda lane, observation: watcher.observed(lane, observation),
+        )
+        async with batcher:
+            prompter = Prompter(PromptLibrary(), fleet.model, config.sampling, config.seed)
+            strategy = STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
+            gatekeeper = await asyncio.to_thread(_gatekeeper, config, task, run)
+            desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
+            watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
+            yield Generation(strategy, desk, crew, store, batcher, watcher)
+
+
+def _gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
+    """Knows what was admitted before: the gates go on where they were."""
+    seed, held_out = (row.text for row in task.seed), (row.text for rows in (task.validation, task.test) for row in rows)
+    return Gatekeeper(
+        task.label_names,
+        config.task.max_text_chars,
+        known=chain(seed, (sample.text for sample in read_samples(run))),
+        held_out=held_out,
+        similarity=config.gates.similarity if config.gates.near_duplicates else None,
+        remembered_rows=config.gates.remembered_rows,
+    )
