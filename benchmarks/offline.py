@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--ignore-eos", action="store_true")
-    parser.add_argument("--load-format", default="auto")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     from vllm import LLM, SamplingParams
@@ -40,7 +40,7 @@ def main() -> None:
         enable_chunked_prefill=False,
         max_num_seqs=options.max_num_seqs,
         kv_cache_memory_bytes=int(options.kv_cache_gib * 2**30),
-        load_format=options.load_format,
+        dtype=options.dtype,
         disable_log_stats=False,
     )
     draws: list[dict[str, Any]] = [json.loads(line) for line in options.prompts.read_text().splitlines()]

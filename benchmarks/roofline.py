@@ -31,6 +31,7 @@ from engine.config import EngineConfig, RunConfig, TeacherConfig, load_config
 from engine.crew import Crew
 from engine.display import plain_table
 from engine.fleet import open_fleet
+from engine.launch import plan_launch
 from engine.progress import Silent
 from engine.prompting import Prompter, rows_schema
 from engine.records import Assignment, Call, Origin, Request, RowCounts
@@ -43,6 +44,7 @@ ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
 CONFIG = QUICKSTART / "quickstart.toml"
 DRAWS_OF_A_PROMPT = 8
+ROWS = 4
 MAX_NUM_SEQS = 256
 KV_CACHE_GIB = 0.5
 
@@ -51,13 +53,13 @@ def make_draws(config: RunConfig, num_draws: int) -> list[Request]:
     """Class-conditional prompts with examples that differ from prompt to prompt, several draws of each."""
     task = load_task(config.task, seed=1)
     prompter = Prompter(PromptLibrary(), Path(config.teacher.model).name, config.sampling, seed=1)
-    schema = rows_schema(task.label_names, 8)
+    schema = rows_schema(task.label_names, ROWS)
     generator = random.Random(1)
     draws: list[Request] = []
     for number in range(0, num_draws, DRAWS_OF_A_PROMPT):
         labels = generator.sample(task.labels, len(task.labels))
         prompt = prompter.render(
-            "zerogen/generate", {"domain": task.domain, "labels": labels, "num_rows": 8, "label": labels[0].name}, schema
+            "zerogen/generate", {"domain": task.domain, "labels": labels, "num_rows": ROWS, "label": labels[0].name}, schema
         )
         draws += [prompter.request(prompt, "roofline", number + draw) for draw in range(min(DRAWS_OF_A_PROMPT, num_draws - number))]
     return draws
@@ -75,6 +77,8 @@ def generate_offline(model: Path, draws: Sequence[Request], config: RunConfig, f
     out = folder / "offline.json"
     command = [sys.executable, "-m", "benchmarks.offline", "--model", str(model), "--prompts", str(prompts), "--out", str(out)]
     command += ["--kv-cache-gib", str(KV_CACHE_GIB), "--max-num-seqs", str(MAX_NUM_SEQS)]
+    launch = plan_launch(TeacherConfig(model=str(model)), device="cpu", port=0)
+    command += ["--dtype", launch.flag("--dtype") or "auto"]
     command += ["--temperature", str(config.sampling.temperature), "--top-p", str(config.sampling.top_p)]
     with (folder / "offline.log").open("ab") as log:
         subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
@@ -105,8 +109,8 @@ async def generate_through_engine(model: Path, draws: Sequence[Request], folder:
             return [call]
 
         async with batcher:
-            for request in draws[:32]:  # as the other is warmed up
-                await fleet.lanes[0].teacher.complete([request])
+            # As the other is warmed up.
+            await asyncio.gather(*(fleet.lanes[0].teacher.complete([request]) for request in draws[:32]))
             plan = (Assignment(f"a{number}", number, 1, 0, "none", (), 0) for number in range(len(draws)))
             started = time.perf_counter()
             tally = await crew.work_off(plan, carry_out, lambda _rows: None)

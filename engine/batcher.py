@@ -157,7 +157,7 @@ class Batcher:
         """Of those; they are let finish."""
         self._is_dispatching = self._is_over = False
         self._error: BaseException | None = None
-        self._peak_in_flight = 0
+        self._in_flight = self._peak_in_flight = 0
         self._asked = self._joined = self._replayed = self._sent = self._posts = self._retried = 0
         self._completed = self._failed = self._overloads = self._prompt_tokens = self._completion_tokens = 0
 
@@ -212,12 +212,11 @@ class Batcher:
         self._lanes.resume(lane)
 
     def statistics(self) -> Statistics:
-        in_flight = self._lanes.in_flight
         return Statistics(
-            in_flight=in_flight,
+            in_flight=self._in_flight,
             peak_in_flight=self._peak_in_flight,
             limit=self.limit,
-            waiting=max(0, len(self._under_way) - in_flight),
+            waiting=max(0, len(self._under_way) - self._in_flight),
             asked=self._asked,
             shared=self._joined,
             replayed=self._replayed,
@@ -284,7 +283,9 @@ class Batcher:
         self._posts += 1
         self._sent += count
         lane.sent(count)
-        self._peak_in_flight = max(self._peak_in_flight, self._lanes.in_flight)
+        self._in_flight += count
+        if self._in_flight > self._peak_in_flight:
+            self._peak_in_flight = self._in_flight
         now, sent = time.time(), time.perf_counter()
         for entry in entries:
             entry.attempts += 1
@@ -301,6 +302,7 @@ class Batcher:
             return error
         finally:
             lane.returned(count)
+            self._in_flight -= count
         return completions
 
     def _take_back(self, sending: _Sending) -> list[_Entry]:

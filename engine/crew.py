@@ -28,9 +28,8 @@ class Tally:
 
     def add(self, calls: list[Call]) -> RowCounts:
         """Counts one assignment; returns its rows."""
-        rows = RowCounts()
+        rows = calls[0].rows if len(calls) == 1 else sum((call.rows for call in calls), RowCounts())
         for call in calls:
-            rows += call.rows
             if isinstance(call.outcome, Completion):
                 self.prompt_tokens += call.outcome.usage.prompt_tokens
                 self.completion_tokens += call.outcome.usage.completion_tokens
@@ -47,10 +46,11 @@ class Crew:
         """`limit`: sequences that the servers take at once, by now."""
         self._limit = limit
         self._hire: Callable[[], None] | None = None
+        self._most = 0
         self.num_working = 0
 
     def grow(self) -> None:
-        """Call when the limit may have changed."""
+        """Call when the limit may have changed: only then are more taken on, or fewer kept."""
         if self._hire is not None:
             self._hire()
 
@@ -69,7 +69,7 @@ class Crew:
                 for assignment in left:
                     calls = await carry_out(assignment)
                     done(tally.add(calls))
-                    if self.num_working > self._most():
+                    if self.num_working > self._most:
                         return
                 is_exhausted = True
             except BaseException:
@@ -84,7 +84,8 @@ class Crew:
             async with asyncio.TaskGroup() as group:
 
                 def hire() -> None:
-                    while self.num_working < self._most() and not is_exhausted:
+                    self._most = 2 * self._limit() + SPARE
+                    while self.num_working < self._most and not is_exhausted:
                         self.num_working += 1
                         group.create_task(work())
 
@@ -97,6 +98,3 @@ class Crew:
         finally:
             self.num_working = 0  # those who were ended before they began could not say so
         return tally
-
-    def _most(self) -> int:
-        return 2 * self._limit() + SPARE

@@ -25,7 +25,7 @@ from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.records import RoundRecord, TaskSpec, WeaknessReport
 from engine.rundir import RunDir
-from engine.store import Store, read_samples
+from engine.store import Store, read_texts
 from engine.strategies import STRATEGIES, Strategy
 from engine.watcher import Watcher
 from prompts import PromptLibrary
@@ -105,7 +105,7 @@ def _gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
     return Gatekeeper(
         task.label_names,
         config.task.max_text_chars,
-        known=chain(seed, (sample.text for sample in read_samples(run))),
+        known=chain(seed, read_texts(run)),
         held_out=held_out,
         similarity=config.gates.similarity if config.gates.near_duplicates else None,
         remembered_rows=config.gates.remembered_rows,

@@ -62,14 +62,12 @@ class Lanes:
         """Sequences that may be at all servers together."""
         return sum(lane.limit for lane in self._lanes if lane.reach is not Reach.LOST)
 
-    @property
-    def in_flight(self) -> int:
-        return sum([lane.in_flight for lane in self._lanes])
-
     def freest(self) -> Lane | None:
         """The one to ask next; None if there is no room anywhere."""
+        if len(self._lanes) == 1:
+            return self._lanes[0] if self._lanes[0].room > 0 else None
         free = [lane for lane in self._lanes if lane.room > 0]
-        return min(free, key=lambda lane: lane.load) if len(free) > 1 else free[0] if free else None
+        return min(free, key=lambda lane: lane.load, default=None)
 
     def was_short(self) -> None:
         for lane in self._lanes:

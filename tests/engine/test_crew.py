@@ -95,6 +95,7 @@ async def test_the_crew_follows_the_limit() -> None:
     await settle()
     assert len(work.open) == 100 + SPARE
     limit = 10
+    crew.grow()
     await work.end(80)
     assert len(work.open) == 20 + SPARE
     await work.end(5)

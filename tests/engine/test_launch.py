@@ -51,6 +51,17 @@ def test_a_server_on_a_gpu() -> None:
     assert "HF_HUB_OFFLINE" not in launch.environment
 
 
+def test_a_small_model_is_computed_in_float32_where_bfloat16_is_emulated(tmp_path: Path) -> None:
+    model = TeacherConfig(model=str(make_model(tmp_path / "small")))
+    avx2, amx = frozenset({"avx2"}), frozenset({"avx2", "amx_bf16"})
+    assert plan_launch(model, device="cpu", port=1, processor=avx2).flag("--dtype") == "float32"
+    assert plan_launch(model, device="cpu", port=1, processor=amx).flag("--dtype") is None
+    assert plan_launch(model, device="gpu", port=1, processor=avx2).flag("--dtype") is None
+    assert plan_launch(TeacherConfig(model="org/huge"), device="cpu", port=1, processor=avx2).flag("--dtype") is None
+    own = model.model_copy(update={"extra_args": ("--dtype", "bfloat16")})
+    assert plan_launch(own, device="cpu", port=1, processor=avx2).flag("--dtype") == "bfloat16"
+
+
 def test_how_many_replies_are_written_at_once() -> None:
     """vLLM's own choice on a GPU follows its memory."""
     default, chosen = TeacherConfig(model="org/model"), TeacherConfig(model="org/model", max_num_seqs=7)

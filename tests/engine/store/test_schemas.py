@@ -125,7 +125,22 @@ def test_a_stored_call_knows_its_answer_and_how_its_rows_ended(rows: list[tuple[
     assert answers == [(call.outcome, tuple(endings)) for call, endings in rows]
 
 
-@given(st.lists(st.builds(RoundRecord, *[counts] * 4, row_counts, counts, counts, seconds, st.dictionaries(any_text, counts)), max_size=3))
+@given(
+    st.lists(
+        st.builds(
+            RoundRecord,
+            *[counts] * 4,
+            row_counts,
+            counts,
+            counts,
+            seconds,
+            st.dictionaries(any_text, counts),
+            st.dictionaries(any_text, seconds),
+            seconds,
+        ),
+        max_size=3,
+    )
+)
 def test_rounds_come_back_as_they_were(rows: list[RoundRecord]) -> None:
     assert unpack_rounds(through_parquet(pack_rounds(rows))) == rows
 

@@ -14,28 +14,28 @@ async def test_a_list_is_answered_in_order() -> None:
     request = make_request()
     known = make_completion(request)
     teacher = ScriptedTeacher(["one two", known, refused()])
-    first = await teacher.complete(request)
+    (first,) = await teacher.complete([request])
     assert (first.text, first.usage.completion_tokens, first.request_id) == ("one two", 2, request.id)
-    assert await teacher.complete(request) is known
+    assert (await teacher.complete([request]))[0] is known
     with pytest.raises(TeacherError):
-        await teacher.complete(request)
+        await teacher.complete([request])
     assert len(teacher.requests) == 3
     assert teacher.in_flight == 0
 
 
 async def test_a_list_that_has_run_out_says_so() -> None:
     with pytest.raises(AssertionError, match="no reply left for request 1"):
-        await ScriptedTeacher([]).complete(make_request())
+        await ScriptedTeacher([]).complete([make_request()])
 
 
 async def test_a_function_sees_the_request() -> None:
     teacher = ScriptedTeacher(lambda request: str(request.sampling.seed))
-    assert (await teacher.complete(make_request(7))).text == "7"
+    assert [completion.text for completion in await teacher.complete([make_request(7), make_request(8)])] == ["7", "8"]
 
 
 async def test_rows_are_valid_different_and_repeatable() -> None:
     teacher = ScriptedTeacher(write_rows)
-    texts = [(await teacher.complete(make_request(seed, num_rows=5))).text for seed in (1, 2, 1)]
+    texts = [(await teacher.complete([make_request(seed, num_rows=5)]))[0].text for seed in (1, 2, 1)]
     assert texts[0] == texts[2]
     rows = [row for text in texts[:2] for row in json.loads(text)]
     assert len({row["text"] for row in rows}) == len(rows) == 10
