@@ -50,9 +50,9 @@ def scripted_server() -> Generator[str]:
             process.terminate()
 
 
-def run_engine(base_url: str, rows: int) -> dict[str, Any]:
+def run_engine(base_url: str, rows: int, http: str = "own") -> dict[str, Any]:
     command = ["taskset", "--cpu-list", str(CLIENT_CORE), sys.executable, "-m", "benchmarks.engine_client"]
-    command += ["--base-url", base_url, "--rows", str(rows), "--in-flight", str(IN_FLIGHT)]
+    command += ["--base-url", base_url, "--rows", str(rows), "--in-flight", str(IN_FLIGHT), "--http", http]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
 
 
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=80_000)
     parser.add_argument("--peer-prompts", type=int, default=1_500)
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--http", nargs="*", default=["aiohttp"], help="other HTTP clients to measure in the place of the engine's own")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "engine.json")
     options = parser.parse_args()
@@ -87,6 +88,7 @@ def main() -> None:
         parser.error("client and server need a core each")
     console = Console()
     ours: list[dict[str, Any]] = []
+    others: dict[str, list[dict[str, Any]]] = {name: [] for name in options.http}
     peers: dict[str, list[dict[str, Any]]] = {name: [] for name in options.peers}
     with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder, scripted_server() as base_url:
         prompts = Path(folder) / "prompts.jsonl"
@@ -95,6 +97,8 @@ def main() -> None:
         for repeat in range(options.repeats):
             started = time.perf_counter()
             ours.append(run_engine(base_url, options.rows))
+            for name in options.http:
+                others[name].append(run_engine(base_url, options.rows // 2, name))
             for name in options.peers:
                 result = run_peer(name, base_url=base_url, model="scripted", prompts=prompts, in_flight=IN_FLIGHT, core=CLIENT_CORE)
                 peers[name].append(asdict(result))
@@ -102,6 +106,7 @@ def main() -> None:
         memory = {} if options.no_memory else {str(rows): run_engine(base_url, rows)["peak_rss_mb"] for rows in (20_000, 200_000)}
     names = ("completions_per_s", "cpu_s_per_1k", "peak_rss_mb")
     table = {"reflux": {name: spread(ours, name) for name in names}}
+    table |= {f"reflux over {http}": {name: spread(runs, name) for name in names} for http, runs in others.items() if runs}
     table |= {peer: {name: spread(runs, name) for name in names} for peer, runs in peers.items() if runs}
     lines = [
         (client, figures["completions_per_s"]["median"], figures["cpu_s_per_1k"]["median"], figures["peak_rss_mb"]["median"])
@@ -117,11 +122,11 @@ def main() -> None:
         "completions_per_s": table["reflux"]["completions_per_s"]["median"],
         "cpu_s_per_1k": table["reflux"]["cpu_s_per_1k"]["median"],
         "clients": table,
-        "runs": {"reflux": ours, **peers},
+        "runs": {"reflux": ours, **{f"reflux over {http}": runs for http, runs in others.items()}, **peers},
         "peak_rss_mb_by_rows": memory,
     }
-    if len(table) > 1:
-        best = max((name for name in table if name != "reflux"), key=lambda name: table[name]["completions_per_s"]["median"])
+    if any(peers.values()):
+        best = max(peers, key=lambda name: table[name]["completions_per_s"]["median"])
         content |= {
             "best_peer": best,
             "ratio_to_best_peer": content["completions_per_s"] / table[best]["completions_per_s"]["median"],

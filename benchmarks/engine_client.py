@@ -18,6 +18,7 @@ from typing import Any
 
 import uvloop
 
+from benchmarks import http_clients
 from engine.config import RunConfig
 from engine.fleet import open_fleet
 from engine.generation import open_generation
@@ -30,16 +31,13 @@ LABELS = tuple(f"intent_{number:02d}" for number in range(16))
 
 def make_task() -> TaskSpec:
     """Sixteen labels; the rows are as long as messages to a help desk are."""
-    rows = {
-        split: tuple(
-            Example(f"a {split} message number {n} that speaks about {label}, in ten words", label)
-            for n in range(count)
-            for label in LABELS
-        )
-        for split, count in (("seed", 1), ("validation", 4), ("test", 4))
-    }
+
+    def rows(split: str, count: int) -> tuple[Example, ...]:
+        return tuple(Example(f"a {split} message number {n} about {label}, in ten words", label) for n in range(count) for label in LABELS)
+
     labels = tuple(Label(label, f"all about {label}") for label in LABELS)
-    return TaskSpec("classification", "messages to the help desk of a shop", labels, **rows)
+    domain = "messages to the help desk of a shop"
+    return TaskSpec("classification", domain, labels, seed=rows("seed", 1), validation=rows("validation", 4), test=rows("test", 4))
 
 
 def make_report() -> WeaknessReport:
@@ -120,8 +118,10 @@ def main() -> None:
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--http", choices=http_clients.NAMES, default="own", help="another HTTP client in the place of the engine's own")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    http_clients.use(options.http)
     with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder:
         config = make_config(options.base_url, options.rows, options.in_flight)
         result = uvloop.run(measure(config, Path(folder) / "run"))

@@ -105,13 +105,14 @@ async def measure(base_url: str, knee: int, *, fixed: bool) -> dict[str, Any]:
     phases: dict[str, Any] = {}
     overloads = posts = 0
     async with HttpTeacher(Endpoint(base_url, "scripted"), timeout_s=600, stall_s=60) as teacher:
-        lane: Lane | None = None
+        lane = Lane(teacher, ConcurrencyController())
+        batcher = Batcher([lane], attempts=4, random=random.Random(0), record=record_nothing)
         stack = contextlib.AsyncExitStack()
         async with stack:
             for factor in FACTORS:
                 await set_capacity(base_url, factor)
                 limit = max(round(STATIC * knee * factor), 1)
-                if lane is None or fixed:
+                if fixed or factor == FACTORS[0]:
                     await stack.aclose()
                     controller = ConcurrencyController(start=limit, floor=limit, ceiling=limit) if fixed else ConcurrencyController()
                     lane = Lane(teacher, controller)

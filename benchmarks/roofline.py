@@ -10,6 +10,7 @@ after the other, and take turns. Teachers: the quickstart's, and a random one of
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import statistics

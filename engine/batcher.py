@@ -181,7 +181,7 @@ class Batcher:
     async def ask(self, request: Request, priority: int = 0) -> Outcome:
         """The request's outcome, as soon as it is recorded. Higher priorities leave first."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # which would grow with everyone who asks
         self._asked += 1
         entry = self._under_way.get(request.id)
         if entry is not None:

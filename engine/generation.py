@@ -90,12 +90,12 @@ async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet:
             patience_s=config.engine.server_patience_s,
             observed=lambda lane, observation: watcher.observed(lane, observation),
         )
+        prompter = Prompter(PromptLibrary(), fleet.model, config.sampling, config.seed)
+        strategy = STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
+        gatekeeper = await asyncio.to_thread(_gatekeeper, config, task, run)
+        desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
+        watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
         async with batcher:
-            prompter = Prompter(PromptLibrary(), fleet.model, config.sampling, config.seed)
-            strategy = STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
-            gatekeeper = await asyncio.to_thread(_gatekeeper, config, task, run)
-            desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
-            watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
             yield Generation(strategy, desk, crew, store, batcher, watcher)
 
 

@@ -1,9 +1,9 @@
 """The words sent to the teacher: Jinja templates, one folder a method, and the library that renders them.
 
-A template has a block for each message (`system`, then `user`), and may have a third, `ask`, that ends the user's message. What many requests
-share stands in the first two and what differs in the third: so the long common part is rendered once here (`open`), and computed once by the
-server's prefix cache. Texts and labels are put in as JSON strings: whatever a row holds, it stays inside its
-quotes. Templates are sandboxed, and a name they miss is an error.
+A template has a block for each message (`system`, then `user`), and may have a third, `ask`, that ends the user's message. What many
+requests share stands in the first two and what differs in the third: so the long common part is rendered once here (`open`), and computed
+once by the server's prefix cache. Texts and labels are put in as JSON strings: whatever a row holds, it stays inside its quotes. Templates
+are sandboxed, and a name they miss is an error.
 """
 
 from __future__ import annotations
