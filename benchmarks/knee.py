@@ -20,7 +20,8 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,21 @@ from engine.endpoint import Endpoint
 from engine.fleet import open_fleet
 from engine.http import HttpClient, Limits
 from engine.lane import Lane
+from engine.metrics import parse_gauges
 from engine.progress import Silent
 from engine.records import Message, Outcome, Request, SamplingParams
 from engine.rundir import RunDir
-from engine.teacher import HttpTeacher
+from engine.teacher import HttpTeacher, Teacher
 
 ROOT = Path(__file__).parents[1]
 KNEES = (8, 32, 128, 500, 2000)
-TOKENS_PER_S = 40
+TOKENS_PER_S = 16
 """Of one sequence below the knee."""
 LENGTHS = (20, 60)
 GRACE_S = 20.0
 MEASURE_S = 10.0
 FACTORS = (1.0, 2.0, 0.5)
+LARGE = 1000
 STATIC = 1.5
 """Times the knee: enough to have the next at hand, too few to matter otherwise."""
 
@@ -87,11 +90,17 @@ async def scripted_server(*behaviours: str) -> AsyncGenerator[str]:
         await process.wait()
 
 
-async def throughput(batcher: Batcher, duration_s: float) -> float:
-    """Output tokens per second from now on."""
-    before, started = batcher.statistics().completion_tokens, asyncio.get_running_loop().time()
+async def throughput(teacher: Teacher, duration_s: float) -> float:
+    """Output tokens per second from now on, by the server's own counter: answers come in waves, which are longer than what is measured."""
+    before, started = await _tokens(teacher), time.perf_counter()
     await asyncio.sleep(duration_s)
-    return (batcher.statistics().completion_tokens - before) / (asyncio.get_running_loop().time() - started)
+    return (await _tokens(teacher) - before) / (time.perf_counter() - started)
+
+
+async def _tokens(teacher: Teacher) -> int:
+    gauges = parse_gauges(await teacher.metrics() or "")
+    assert gauges is not None, "the server shows no metrics"
+    return gauges.generation_tokens
 
 
 async def set_capacity(base_url: str, factor: float) -> None:
@@ -120,7 +129,7 @@ async def measure(base_url: str, knee: int, *, fixed: bool) -> dict[str, Any]:
                     asking = asyncio.create_task(ask_without_end(batcher, itertools.count(int(factor * 10**8)), 12 * knee + 128))
                     stack.push_async_callback(_cancel, asking)
                 await asyncio.sleep(max(4.0, 3 * LENGTHS[1] / TOKENS_PER_S) if fixed else GRACE_S)
-                rate = await throughput(batcher, MEASURE_S)
+                rate = await throughput(teacher, MEASURE_S)
                 phases[f"x{factor:g}"] = {"tokens_per_s": rate, "limit": lane.limit}
             figures = batcher.statistics()
             overloads, posts = figures.overloads, figures.posts
@@ -138,15 +147,17 @@ async def run_knee(knee: int) -> dict[str, Any]:
         fixed = await measure(base_url, knee, fixed=True)
     async with scripted_server(*behaviours) as base_url:
         found = await measure(base_url, knee, fixed=False)
-    # A server that refuses what it has no room for, and shows no metrics: nothing but its refusals says where the end is.
+    # A server that refuses what is more than twice its knee.
     async with scripted_server(*behaviours, f"overload:{2 * knee}") as base_url:
         refusing = await measure(base_url, knee, fixed=False)
     ratios = {phase: found["phases"][phase]["tokens_per_s"] / fixed["phases"][phase]["tokens_per_s"] for phase in found["phases"]}
     return {"knee": knee, "ratios": ratios, "ratio": min(ratios.values()), "found": found, "fixed": fixed, "refusing": refusing}
 
 
-async def run_all() -> list[dict[str, Any]]:
-    return await asyncio.gather(*(run_knee(knee) for knee in KNEES))
+async def run_all(knees: Sequence[int]) -> list[dict[str, Any]]:
+    """The small ones together, a large one alone: all at once would be more answers than one client can take."""
+    small, large = [knee for knee in knees if knee < LARGE], [knee for knee in knees if knee >= LARGE]
+    return [*await asyncio.gather(*(run_knee(knee) for knee in small)), *[await run_knee(knee) for knee in large]]
 
 
 async def run_vllm(limits: list[int], duration_s: float) -> dict[str, Any]:
@@ -172,7 +183,7 @@ async def run_vllm(limits: list[int], duration_s: float) -> dict[str, Any]:
                     async with asyncio.TaskGroup() as group:
                         tasks = [group.create_task(work()) for _ in range(2 * (limit or 512) + 64)]
                         await asyncio.sleep(GRACE_S if limit is None else 5.0)
-                        rate = await throughput(batcher, duration_s)
+                        rate = await throughput(lane.teacher, duration_s)
                         name = "found" if limit is None else str(limit)
                         rates[name] = max(rate, rates.get(name, 0.0)) if limit is not None else rate
                         if limit is None:
@@ -186,14 +197,15 @@ async def run_vllm(limits: list[int], duration_s: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--knees", type=int, nargs="+", default=sorted(KNEES))
     parser.add_argument("--vllm", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "knee.json")
     options = parser.parse_args()
-    repeats = [uvloop.run(run_all()) for _ in range(options.repeats)]
+    repeats = [uvloop.run(run_all(options.knees)) for _ in range(options.repeats)]
     console = Console()
     lines: list[tuple[Any, ...]] = []
     knees: list[dict[str, Any]] = []
-    for index, knee in enumerate(KNEES):
+    for index, knee in enumerate(options.knees):
         runs = [repeat[index] for repeat in repeats]
         medians = {phase: statistics.median(run["ratios"][phase] for run in runs) for phase in runs[0]["ratios"]}
         refused = max(run["refusing"]["refused_share"] for run in runs)

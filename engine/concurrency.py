@@ -394,7 +394,8 @@ class ConcurrencyController:
             self._hold(self.limit, self.reason)
             return
         gain, possible = high.own_rate / max(low.own_rate, 1e-9), high.limit / low.limit
-        noise = math.hypot(high.noise, low.noise) if self._by_metrics else 0.0
+        # What is noisier than a window should be, is not believed when it says that less is as good.
+        noise = max(math.hypot(high.noise, low.noise) - math.hypot(NOISE, NOISE), 0.0) if self._by_metrics else 0.0
         if gain + noise <= 1 + DOWN_COSTS * (possible - 1) and low.limit > self._floor:
             self._descend(low.limit, max(STEP, math.sqrt(self._factor)))
         else:

@@ -155,7 +155,8 @@ async def test_a_draw_without_an_answer_is_a_bad_reply_for_all(choices: list[dic
     with pytest.raises(TeacherError) as caught:
         await complete_draws(GOOD | {"choices": choices}, 3)
     assert caught.value.reason is FailureReason.BAD_REPLY
-    assert caught.value.retryable
+    # Fewer than asked for is what a server answers that does not know `n`: the same request would be answered so again.
+    assert caught.value.retryable is (len(choices) not in (1, 2))
 
 
 @settings(max_examples=50)
