@@ -52,6 +52,7 @@ class Limit(StrEnum):
 class Tick:
     """What happened between two observations of one server."""
 
+    server: str
     observation: Observation
     """What its controller was told."""
     gauges: ServerGauges | None
@@ -98,6 +99,8 @@ class FlowMeter:
         self._limited_s: defaultdict[str, float] = defaultdict(float)
         self._recent: list[tuple[float, int]] = []
         """(until when, tokens) of the last ticks."""
+        self._counters: dict[str, int] = {}
+        """By server, as last read."""
         self._began_s: float | None = None
         self._ended_s = 0.0
         self._tokens = 0
@@ -110,12 +113,21 @@ class FlowMeter:
         self._ended_s = observation.at_s
         self._limited_s[judge(tick).value] += tick.duration_s
         self._tokens += observation.completed_tokens
-        self._recent.append((observation.at_s, observation.completed_tokens))
+        self._recent.append((observation.at_s, self._written(tick)))
         while self._recent and self._recent[0][0] < observation.at_s - PEAK_S:
             self._recent.pop(0)
         elapsed_s = min(observation.at_s - self._began_s, PEAK_S)
         if elapsed_s > 0:
             self._peak = max(self._peak, sum(tokens for _, tokens in self._recent) / max(elapsed_s, tick.duration_s))
+
+    def _written(self, tick: Tick) -> int:
+        """Tokens since the last tick, by the server's own counter where it shows one: answers come in waves, and count when they end."""
+        gauges = tick.observation.gauges
+        if gauges is None:
+            return 0 if tick.server in self._counters else tick.observation.completed_tokens
+        before = self._counters.get(tick.server, gauges.generation_tokens)
+        self._counters[tick.server] = gauges.generation_tokens
+        return max(gauges.generation_tokens - before, 0)
 
     def flow(self) -> Flow:
         elapsed_s = 0.0 if self._began_s is None else self._ended_s - self._began_s

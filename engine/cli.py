@@ -32,7 +32,7 @@ from engine.preflight import Machine, check_machine
 from engine.records import FinalReport, WeaknessReport
 from engine.rundir import RunDir, open_run, read_json
 from engine.server import VllmServer
-from engine.store import read_rounds, run_query
+from engine.store import compact, read_rounds, run_query
 from engine.summary import Summary
 from engine.task import load_task, read_column, read_examples
 from engine.teacher import find_models
@@ -276,6 +276,19 @@ def report(run: Run, as_json: Json = False) -> None:
             lines = [(name, count, inert(example, 100)) for name, count, example in (row.values() for row in table.to_pylist())]
             parts += ["", plain_table(table.column_names, lines, title=title)]
     _output.print(Group(*([summary_view(summary), ""] if summary else []), *parts))
+
+
+@app.command(name="compact")
+def compact_tables(run: Run, as_json: Json = False) -> None:
+    """Merge the small files of a run's tables into large ones, also while it goes on. Changes no row.
+
+    Example: reflux compact runs/quickstart
+    """
+    done = compact(open_run(run))
+    if as_json:
+        _print_json(done)
+    else:
+        _output.print(plain_table(("table", "files merged", "into"), [(table.table, table.merged, table.into) for table in done]))
 
 
 def _run_async(work: Coroutine[Any, Any, T], farewell: str) -> T:

@@ -39,6 +39,7 @@ class Watcher:
         busy, handling, storing = shares
         self.meter.add(
             Tick(
+                lane.name,
                 observation,
                 lane.gauges,
                 duration_s,

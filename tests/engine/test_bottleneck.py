@@ -25,7 +25,7 @@ def make_tick(
         timeouts=0,
         gauges=None,
     )
-    return Tick(observation, gauges, duration_s, is_fixed=False, at_ceiling=False, busy=0.1, handling=0.05, storing=0.0)
+    return Tick("one", observation, gauges, duration_s, is_fixed=False, at_ceiling=False, busy=0.1, handling=0.05, storing=0.0)
 
 
 SHORT_OF_PLACES = make_tick()
@@ -63,6 +63,17 @@ def test_a_round_is_measured_against_its_own_best_two_seconds() -> None:
     assert flow.roofline_share == pytest.approx(flow.tokens_per_s / flow.peak_tokens_per_s)
     assert flow.limited_s == {"compute": 6.0, "supply": 2.0}
     assert flow.limit == "compute"
+
+
+def test_a_server_with_a_counter_is_measured_by_it() -> None:
+    """All answers end in the last moment, as they do when all were asked in the first."""
+    meter = FlowMeter()
+    for number in range(1, 9):
+        tick = make_tick(at_s=number * 0.5, tokens=800 if number == 8 else 0)
+        meter.add(replace(tick, observation=replace(tick.observation, gauges=replace(CALM, generation_tokens=100 * number))))
+    flow = meter.flow()
+    assert flow.tokens_per_s == 200
+    assert flow.peak_tokens_per_s == pytest.approx(200, rel=0.3)
 
 
 def test_nothing_seen_is_no_speed() -> None:

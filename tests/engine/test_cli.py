@@ -141,7 +141,7 @@ def test_a_port_in_use(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"cannot use port {port}" in place.run("--set", f"teacher.port={port}")
 
 
-@pytest.mark.parametrize("command", [["query", "nowhere", "select 1"], ["report", "nowhere"]])
+@pytest.mark.parametrize("command", [["query", "nowhere", "select 1"], ["report", "nowhere"], ["compact", "nowhere"]])
 def test_a_folder_that_is_no_run(command: list[str]) -> None:
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, UserError)
@@ -159,7 +159,7 @@ def test_errors_are_one_message_and_a_status(place: Place) -> None:
 
 
 def all_commands() -> list[list[str]]:
-    return [["run"], ["teacher", "serve"], ["evaluate"], ["predict"], ["query"], ["report"]]
+    return [["run"], ["teacher", "serve"], ["evaluate"], ["predict"], ["query"], ["report"], ["compact"]]
 
 
 @pytest.mark.parametrize("command", all_commands(), ids=" ".join)
