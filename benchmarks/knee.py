@@ -123,7 +123,7 @@ async def measure(base_url: str, knee: int, *, fixed: bool) -> dict[str, Any]:
                 limit = max(round(STATIC * knee * factor), 1)
                 if fixed or factor == FACTORS[0]:
                     await stack.aclose()
-                    controller = ConcurrencyController(start=limit, floor=limit, ceiling=limit) if fixed else ConcurrencyController()
+                    controller = ConcurrencyController.fixed(limit) if fixed else ConcurrencyController()
                     lane = Lane(teacher, controller)
                     batcher = await stack.enter_async_context(Batcher([lane], attempts=4, random=random.Random(0), record=record_nothing))
                     asking = asyncio.create_task(ask_without_end(batcher, itertools.count(int(factor * 10**8)), 12 * knee + 128))
@@ -172,7 +172,7 @@ async def run_vllm(limits: list[int], duration_s: float) -> dict[str, Any]:
         async with open_fleet(teacher, EngineConfig(), run, Silent(), lambda _note: None) as fleet:
             numbers = itertools.count()
             for limit in [None, *limits, None]:
-                controller = ConcurrencyController() if limit is None else ConcurrencyController(start=limit, floor=limit, ceiling=limit)
+                controller = ConcurrencyController() if limit is None else ConcurrencyController.fixed(limit)
                 lane = Lane(fleet.lanes[0].teacher, controller)
                 async with Batcher([lane], attempts=4, random=random.Random(0), record=record_nothing) as batcher:
 

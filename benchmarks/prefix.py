@@ -86,7 +86,7 @@ def make_requests() -> list[Request]:
 
 
 async def send(fleet_lane: Lane, requests: Sequence[Request], *, ordered: bool) -> dict[str, Any]:
-    controller = ConcurrencyController(start=IN_FLIGHT, floor=IN_FLIGHT, ceiling=IN_FLIGHT)
+    controller = ConcurrencyController.fixed(IN_FLIGHT)
     lane = Lane(fleet_lane.teacher, controller)
     lane.takes_draws = ordered
     before = parse_gauges(await lane.teacher.metrics() or "")
@@ -112,7 +112,6 @@ async def send(fleet_lane: Lane, requests: Sequence[Request], *, ordered: bool) 
 
 async def run_all(repeats: int) -> list[dict[str, Any]]:
     requests = make_requests()
-    # vLLM counts the prompt of a request for n draws once in its usage, but the tokens are asked for n times; so both are counted alone.
     config = load_config(CONFIG)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="reflux-prefix-") as folder:
@@ -130,6 +129,7 @@ async def run_all(repeats: int) -> list[dict[str, Any]]:
                     if side == "shuffled":
                         random.Random(repeat).shuffle(fresh)
                     sides[side] = await send(lane, fresh, ordered=side == "ordered")
+                # A request for n draws counts its prompt once, though it is asked n times: both get the count of those sent alone.
                 one = sides["shuffled"]["prompt_tokens"]
                 for figures in sides.values():
                     figures["prompt_tokens_per_s"] = one / figures["wall_s"]

@@ -261,6 +261,11 @@ class ConcurrencyController:
         self._refused_at_s = -math.inf
         self._refused_limit = ceiling
 
+    @classmethod
+    def fixed(cls, limit: int) -> ConcurrencyController:
+        """One that never moves, for a limit that was given."""
+        return cls(start=limit, floor=limit, ceiling=limit)
+
     def observe(self, observation: Observation) -> int:
         """The limit until the next observation."""
         self._note(observation)

@@ -106,6 +106,4 @@ def _allow_connections() -> None:
 
 
 def _controller(concurrency: int | None) -> ConcurrencyController:
-    if concurrency is None:
-        return ConcurrencyController()
-    return ConcurrencyController(start=concurrency, floor=concurrency, ceiling=concurrency)
+    return ConcurrencyController() if concurrency is None else ConcurrencyController.fixed(concurrency)

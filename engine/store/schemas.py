@@ -151,13 +151,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 def pack_samples(samples: Iterable[Sample]) -> pa.Table:
     samples = list(samples)
-    columns = {
-        "id": [sample.id for sample in samples],
-        "text": [sample.text for sample in samples],
-        "label": [sample.label for sample in samples],
-        **_origins([sample.origin for sample in samples]),
-    }
-    return table(SCHEMAS["samples"], columns)
+    columns = _columns(samples, "id", "text", "label")
+    return table(SCHEMAS["samples"], {**columns, **_origins([sample.origin for sample in samples])})
 
 
 def unpack_samples(rows: pa.Table) -> list[Sample]:
@@ -233,8 +228,8 @@ def unpack_answers(rows: pa.Table) -> list[Answered]:
 def pack_rounds(rounds: Iterable[RoundRecord]) -> pa.Table:
     rounds = list(rounds)
     columns = {
-        **_columns(rounds, "round", "report", "assignments", "calls", "prompt_tokens", "completion_tokens", "generation_s"),
-        **_columns(rounds, "peak_tokens_per_s"),
+        **_columns(rounds, "round", "report", "assignments", "calls"),
+        **_columns(rounds, "prompt_tokens", "completion_tokens", "generation_s", "peak_tokens_per_s"),
         **_row_counts([record.rows for record in rounds]),
         "blocks": [[(escape(name), count) for name, count in record.blocks.items()] for record in rounds],
         "limited_s": [[(escape(name), seconds) for name, seconds in record.limited_s.items()] for record in rounds],
@@ -319,17 +314,7 @@ def _columns(rows: Sequence[object], *names: str) -> Columns:
 
 
 def _origins(origins: Sequence[Origin]) -> Columns:
-    return {
-        "round": [origin.round for origin in origins],
-        "report": [origin.report for origin in origins],
-        "assignment": [origin.assignment for origin in origins],
-        "weakness": [origin.weakness for origin in origins],
-        "strategy": [origin.strategy for origin in origins],
-        "template": [origin.template for origin in origins],
-        "prompt_hash": [origin.prompt_hash for origin in origins],
-        "teacher": [origin.teacher for origin in origins],
-        "request_id": [origin.request_id for origin in origins],
-    }
+    return _columns(origins, *(field.name for field in _ORIGIN_FIELDS))
 
 
 def _read_origins(rows: pa.Table) -> list[Origin]:
@@ -337,13 +322,7 @@ def _read_origins(rows: pa.Table) -> list[Origin]:
 
 
 def _row_counts(counts: Sequence[RowCounts]) -> Columns:
-    return {
-        "rows_requested": [rows.requested for rows in counts],
-        "rows_accepted": [rows.accepted for rows in counts],
-        "rows_rejected": [rows.rejected for rows in counts],
-        "rows_failed": [rows.failed for rows in counts],
-        "rows_surplus": [rows.surplus for rows in counts],
-    }
+    return {field.name: list(map(attrgetter(field.name.removeprefix("rows_")), counts)) for field in _ROW_COUNT_FIELDS}
 
 
 def _read_row_counts(rows: pa.Table) -> list[RowCounts]:

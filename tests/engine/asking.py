@@ -40,7 +40,7 @@ def refused() -> TeacherError:
 
 def make_lane(teacher: Teacher, limit: int = 4, *, name: str = "", is_supervised: bool = False) -> Lane:
     """Its limit stays."""
-    return Lane(teacher, ConcurrencyController(start=limit, floor=limit, ceiling=limit), name=name, is_supervised=is_supervised)
+    return Lane(teacher, ConcurrencyController.fixed(limit), name=name, is_supervised=is_supervised)
 
 
 async def settle() -> None:
