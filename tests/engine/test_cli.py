@@ -133,7 +133,7 @@ def test_a_teacher_without_weights(place: Place) -> None:
 
 def test_a_port_in_use(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     without_endpoint(place)
-    monkeypatch.setattr("engine.cli.check_model", print)  # the model would be looked at first
+    monkeypatch.setattr("engine.cli.teach.check_model", print)  # the model would be looked at first
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

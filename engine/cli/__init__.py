@@ -1,0 +1,52 @@
+"""The front door: the command `reflux`. It checks what it is given, starts the parts, and shows what came of it.
+
+Exit status: 0 done, 1 something broke (the run resumes), 2 wrong input, 130 stopped with Ctrl-C, 143 stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from engine.cli import runs, students, tables, teach
+from engine.cli.shell import messages
+from engine.display import print_error
+from engine.errors import RefluxError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="reflux",
+    help="Distil a local open-weight LLM into a small, fast classifier: the student's mistakes steer what the teacher writes next.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(teach.run)
+app.command()(students.evaluate)
+app.command()(students.predict)
+app.command()(tables.query)
+app.command()(runs.report)
+app.command()(runs.compact)
+
+teacher_app = typer.Typer(name="teacher", help="The teacher's server.", no_args_is_help=True, rich_markup_mode=None)
+teacher_app.command()(teach.serve)
+app.add_typer(teacher_app)
+
+
+def main() -> None:
+    """Run the command; every expected error is one message and its exit status, never a traceback."""
+    try:
+        app()
+    except RefluxError as error:
+        print_error(messages, str(error))
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`reflux query … | head`); what Python would flush on exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""What the commands share: their common arguments, where they print, and how long work is run and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+
+from engine.display import inert
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs, and nothing else, on standard output.")]
+Run = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/quickstart.", metavar="RUN")]
+
+# Where nobody watches, rich would fold everything to 80 columns.
+output = Console(width=None if sys.stdout.isatty() else 160)
+messages = Console(stderr=True)
+
+
+def run_async(work: Coroutine[Any, Any, T], farewell: str) -> T:
+    """Run on uvloop; Ctrl-C and SIGTERM cancel the work, which cleans up after itself."""
+    terminated = False
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await work
+
+    try:
+        return uvloop.run(cancellable())
+    except KeyboardInterrupt:
+        _leave(farewell, 130)
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        _leave(farewell, 143)
+
+
+def _leave(farewell: str, status: int) -> NoReturn:
+    note(farewell)
+    sys.exit(status)
+
+
+def note(text: str) -> None:
+    """A line for people, beside what was asked for."""
+    messages.print(inert(text, max_chars=2000), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

@@ -1,0 +1,146 @@
+"""Commands that teach: `run`, and `teacher serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli.shell import Json, messages, note, output, print_json, run_async
+from engine.config import RunConfig, TeacherConfig, load_config, resolve_model
+from engine.console_progress import console_progress
+from engine.display import plain_table, summary_view
+from engine.endpoint import configured_endpoints
+from engine.errors import UserError
+from engine.launch import check_model, choose_port
+from engine.loop import run_loop
+from engine.manifest import Manifest, check_same
+from engine.preflight import Machine, check_machine
+from engine.rundir import RunDir, read_json
+from engine.server import VllmServer
+from engine.summary import Summary
+from engine.task import load_task
+from engine.teacher import find_models
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file of the run.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1; several share the work.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Set a finished or different run aside (NAME.1, …) and start anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Teach a student: start a run, or go on with one that was stopped.
+
+    Example: reflux run examples/quickstart/quickstart.toml --seed 2
+    """
+    overrides: dict[str, Any] = dict(_parse_setting(setting) for setting in settings or [])
+    overrides |= {key: value for key, value in (("seed", seed), ("teacher.endpoint", endpoint or None)) if value is not None}
+    resolved = load_config(config, overrides)
+    place = RunDir(out or Path("runs") / resolved.name)
+    if again:
+        _set_aside(place, resolved)
+    if place.summary.exists():
+        check_same(place, read_json(place.run_json, Manifest), resolved)
+        note(f"{place.root} is finished already; --again sets it aside and starts anew")
+        summary = read_json(place.summary, Summary)
+    else:
+        summary = _teach(resolved, place)
+    if as_json:
+        print_json(summary)
+    else:
+        output.print(summary_view(summary))
+
+
+def _teach(config: RunConfig, place: RunDir) -> Summary:
+    # Everything that can be wrong is looked at before anything is written or started.
+    task = load_task(config.task, config.seed)
+    from student import check_encoder  # torch and transformers are not loaded for commands that do not need them
+
+    check_encoder(config.student)
+    endpoints = configured_endpoints(config.teacher)
+    if endpoints:
+        asyncio.run(find_models(endpoints, note))
+    else:
+        check_model(config.teacher)
+        choose_port(config.teacher.port)
+    for warning in check_machine(Machine.here(place.root), serve=not endpoints):
+        note(f"note: {warning}")
+    if place.run_json.exists():
+        check_same(place, read_json(place.run_json, Manifest), config)
+        note(f"going on with {place.root}")
+    with console_progress(messages) as progress:
+        return run_async(run_loop(config, task, place, progress), f"Stopped. The same command goes on with {place.root}.")
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Folder of a model, or its id on a hub.", metavar="MODEL")],
+    port: Annotated[int | None, typer.Option(help="A free one if not given.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Context limit in tokens.")] = None,
+    log: Annotated[Path, typer.Option(help="Where the server's output goes.")] = Path("runs/teacher.log"),
+    as_json: Json = False,
+) -> None:
+    """Serve a teacher with vLLM until Ctrl-C, for runs with --endpoint.
+
+    Example: reflux teacher serve examples/quickstart/teacher --port 8000
+    """
+    config = TeacherConfig(model=resolve_model(model, Path.cwd()), port=port, max_model_len=max_model_len)
+    check_machine(Machine.here(log.parent))
+
+    async def serve_until_stopped() -> None:
+        with console_progress(messages) as progress:
+            server = VllmServer(config, run=log.parent, log=log, on_phase=progress.phase, on_notice=progress.notice)
+            await server.__aenter__()
+        try:
+            reached = {"endpoint": server.endpoint.base_url, "model": server.endpoint.model, "api_key": server.endpoint.api_key}
+            if as_json:
+                print_json(reached)
+            else:
+                output.print(plain_table(("", ""), list(reached.items())))
+                output.print(f"\nexport {config.api_key_env}={reached['api_key']}", highlight=False, soft_wrap=True)
+                output.print(f"reflux run CONFIG --endpoint {reached['endpoint']}", highlight=False, soft_wrap=True)
+            sys.stdout.flush()
+            await server.watch()
+        finally:
+            await server.__aexit__(None, None, None)
+
+    run_async(serve_until_stopped(), "Stopped.")
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {setting}: expected KEY=VALUE, e.g. strategy.rounds=2")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value  # a bare word is a string
+
+
+def _set_aside(place: RunDir, config: RunConfig) -> None:
+    """Rename the folder of a run that is finished, or of another configuration; one that was merely stopped stays, to be resumed."""
+    if not place.run_json.exists():
+        return
+    if not place.summary.exists():
+        try:
+            check_same(place, read_json(place.run_json, Manifest), config)
+        except UserError:
+            pass
+        else:
+            return
+    number = 1
+    while (target := place.root.with_name(f"{place.root.name}.{number}")).exists():
+        number += 1
+    with place.lock("engine"):
+        place.root.rename(target)
+    note(f"the earlier run is now {target}")
