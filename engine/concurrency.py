@@ -28,7 +28,9 @@ from engine.metrics import ServerGauges
 OBSERVE_S = 0.1
 """Between two observations. An overload should be observed at once: until then every refusal makes room for the next."""
 READ_METRICS_S = 0.25
-"""Between two readings of the server's metrics, which cost it some milliseconds each; observations between them come without."""
+"""Between two readings of the server's metrics, where they cost it little; observations between them come without."""
+READ_METRICS_AT_MOST_S = 0.5
+"""Where they cost it much: with fewer, the noise of a window could not be told."""
 RAMP_FACTOR = 2.0
 """From 16 to 2,000 are seven doublings; at 1.5 s each they leave time for the rest within 20 s."""
 DOUBLING_S = 0.75

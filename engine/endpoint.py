@@ -20,9 +20,19 @@ class Endpoint:
     model: str
     api_key: str | None = field(default=None, repr=False)
 
+    @property
+    def root_url(self) -> str:
+        """Where a server has what is not of the protocol: /health and /metrics."""
+        return self.base_url.removesuffix("/v1")
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that shows the key."""
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
 
 def user_endpoint(url: str, model: str, api_key: str | None) -> Endpoint:
-    """An endpoint as a user gives it: with or without `/v1`. `model` is still the configuration's; see `teacher.find_model`."""
+    """An endpoint as a user gives it: with or without `/v1`. `model` is still the configuration's; see `discovery.find_model`."""
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()

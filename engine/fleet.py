@@ -11,13 +11,14 @@ from typing import Any
 from engine.batcher import Batcher
 from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, TeacherConfig
+from engine.discovery import find_models
 from engine.endpoint import Endpoint, configured_endpoints
 from engine.lane import Lane
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.server import VllmServer
 from engine.supervisor import Supervisor
-from engine.teacher import HttpTeacher, find_models
+from engine.teacher import HttpTeacher
 
 NoteServer = Callable[[dict[str, Any]], None]
 """Puts down how a server was started, or where it was found, with the run."""

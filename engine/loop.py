@@ -89,12 +89,13 @@ def _counted_work(run: RunDir) -> Generator[None]:
 
 @contextmanager
 def _single_errors() -> Generator[None]:
-    """One RefluxError out of the groups that tasks wrap it in: the first is what went wrong, the others follow from it."""
+    """One error out of the groups that tasks wrap it in: the first is what went wrong, the others follow from it."""
     try:
         yield
     except BaseExceptionGroup as group:
         causes = _leaves(group)
-        raise next((error for error in causes if isinstance(error, RefluxError)), causes[0]) from group
+        # Not `from group`: it holds the same error once for each of hundreds of assignments, and a traceback would print them all.
+        raise next((error for error in causes if isinstance(error, RefluxError)), causes[0]) from None
 
 
 def _leaves(error: BaseException) -> Sequence[BaseException]:

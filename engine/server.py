@@ -24,18 +24,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import aiohttp
-import msgspec
-
 from engine import tether
 from engine.config import TeacherConfig
+from engine.discovery import read_models
 from engine.endpoint import Endpoint
 from engine.errors import PreflightError, ServerError, UserError
+from engine.http import HttpClient, HttpError, Limits
 from engine.launch import VLLM, Device, Launch, check_gpus, check_model, choose_port, installed_device, plan_launch
 from engine.orphans import MARK, Owner, end_orphan, end_session, find_orphans
 
 PROBE_S = 0.2
 """Between two looks at a server that starts."""
+PROBE_TIMEOUT_S = 5.0
+"""For its answer to one."""
 STOP_TIMEOUT_S = 15.0
 """For a server to end by itself when asked; then its processes are killed. vLLM needs 2 to 3 s."""
 SHORT_STOP_TIMEOUT_S = 2.0
@@ -59,14 +60,6 @@ _PHASES = (
     ("KV cache size", "warming up"),
     ("Starting vLLM server", "opening the port"),
 )
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
 
 
 @dataclass(slots=True)
@@ -233,9 +226,8 @@ class VllmServer:
     async def _wait_until_ready(self, life: _Life) -> None:
         """Patience is counted from the log's last new line, not from the start: large weights may take long, silence may not."""
         size, sign_of_life = self._log_start, time.monotonic()
-        headers = {"Authorization": f"Bearer {self.endpoint.api_key}"}
-        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as session:
-            while not await self._answers(session):
+        async with HttpClient(self.endpoint.root_url, Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), self.endpoint.authorization) as client:
+            while not await self._answers(client):
                 await asyncio.wait([life.ended], timeout=PROBE_S)
                 if life.ended.done():
                     what = "did not start again" if self.starts_s else "did not start"
@@ -247,17 +239,13 @@ class VllmServer:
                     silence = f"gave no sign of life for {self._config.start_timeout_s:g} s while starting (teacher.start_timeout_s)"
                     raise ServerError(f"the teacher's server {silence}; it was ended{self.last_words()}")
 
-    async def _answers(self, session: aiohttp.ClientSession) -> bool:
+    async def _answers(self, client: HttpClient) -> bool:
         """Whether it is ours, and ready: it lists our model, and knows our key."""
-        root = self.endpoint.base_url.removesuffix("/v1")
         try:
-            async with session.get(f"{root}/health") as response:
-                if response.status != 200:
-                    return False
-            async with session.get(f"{self.endpoint.base_url}/models") as response:
-                models = msgspec.json.decode(await response.read(), type=_Models).data if response.status == 200 else []
-                return any(model.id == self.endpoint.model for model in models)
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+            if (await client.get("/health")).status != 200:
+                return False
+            return self.endpoint.model in (read_models(await client.get("/v1/models")) or ())
+        except HttpError:
             return False
 
     def _show_phase(self) -> None:

@@ -14,10 +14,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import aiohttp
-
 from engine.endpoint import Endpoint
 from engine.errors import ServerError
+from engine.http import HttpClient, HttpError, Limits
 from engine.metrics import parse_gauges
 from engine.server import VllmServer, ignore
 
@@ -80,18 +79,16 @@ class StallJudge:
 
 async def take_vitals(endpoint: Endpoint) -> Vitals:
     """Never raises for what a server does."""
-    root = endpoint.base_url.removesuffix("/v1")
-    # A connection of its own each time: vLLM closes those that lie idle between two looks.
-    connector, timeout = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+    # A client of its own each time: vLLM closes connections that lie idle between two looks.
+    limits = Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S, connect_s=PROBE_TIMEOUT_S)
     try:
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            async with session.get(f"{root}/health") as response:
-                if response.status != 200:
-                    return Vitals(answers=False)
-            async with session.get(f"{root}/metrics") as response:
-                gauges = parse_gauges(await response.text(errors="replace")) if response.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        async with HttpClient(endpoint.root_url, limits, {}) as client:
+            if (await client.get("/health")).status != 200:
+                return Vitals(answers=False)
+            metrics = await client.get("/metrics")
+    except HttpError:
         return Vitals(answers=False)
+    gauges = parse_gauges(metrics.body.decode(errors="replace")) if metrics.status == 200 else None
     return Vitals(answers=True, tokens=None if gauges is None else gauges.prompt_tokens + gauges.generation_tokens)
 
 

@@ -6,17 +6,16 @@ says whether the same request may fare better later), a RefluxError about everyt
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
 
-from engine.endpoint import Endpoint, match_served
-from engine.errors import ServerError, UserError
+from engine.endpoint import Endpoint
+from engine.errors import ServerError
 from engine.http import HttpClient, HttpError, Limits, Reply, TimedOutError
 from engine.records import Completion, FailureReason, FinishReason, Request, Timings, Usage
 
@@ -72,15 +71,6 @@ class _Reply(msgspec.Struct):
     usage: Usage
 
 
-class _Served(msgspec.Struct):
-    id: str
-    root: str | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Served]
-
-
 class _ErrorBody(msgspec.Struct):
     message: str = ""
 
@@ -119,9 +109,9 @@ class HttpTeacher:
 
     def _open(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        headers = _authorization(endpoint)
+        headers = endpoint.authorization
         self._client = HttpClient(endpoint.base_url, self._limits, headers)
-        self._root = HttpClient(endpoint.base_url.removesuffix("/v1"), Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), headers)
+        self._root = HttpClient(endpoint.root_url, Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), headers)
         self._has_health = True
 
     async def complete(self, draws: Sequence[Request]) -> list[Completion]:
@@ -159,7 +149,7 @@ class HttpTeacher:
 
     def _refusal(self, reply: Reply) -> Exception:
         status = reply.status
-        said = f"status {status}: {_server_message(reply.body)}"
+        said = f"status {status}: {server_message(reply.body)}"
         if status in (401, 403, 404):
             # Not about this request: every other one would meet the same, and a run would end with nothing but failures.
             return ServerError(f"{self._endpoint.base_url} no longer serves {self._endpoint.model!r} to us ({said})")
@@ -172,49 +162,6 @@ class HttpTeacher:
         if status >= 400:
             return TeacherError(FailureReason.REFUSED, said)
         return TeacherError(FailureReason.BAD_REPLY, said)
-
-
-async def find_model(endpoint: Endpoint) -> Endpoint:
-    """`endpoint` under the name by which its server knows the model (see `match_served`).
-
-    ServerError if nobody answers there, UserError if it wants another key or serves another model.
-    """
-    try:
-        async with HttpClient(endpoint.base_url, Limits(PROBE_TIMEOUT_S, PROBE_TIMEOUT_S), _authorization(endpoint)) as client:
-            reply = await client.get("/models")
-    except HttpError as error:
-        raise ServerError(f"no server answers at {endpoint.base_url} ({error}); start it, or correct the endpoint") from error
-    if reply.status in (401, 403):
-        given = "the one given is not accepted" if endpoint.api_key else "none was given"
-        raise UserError(f"{endpoint.base_url} wants an API key; {given}: set the environment variable named by teacher.api_key_env")
-    if reply.status >= 500:
-        raise ServerError(f"{endpoint.base_url}/models answered status {reply.status}: {_server_message(reply.body)}")
-    try:
-        served = msgspec.json.decode(reply.body, type=_Models).data if reply.status == 200 else None
-    except (ValueError, RecursionError):
-        served = None
-    if served is None:
-        raise UserError(
-            f"{endpoint.base_url}/models answered status {reply.status} and no list of models; "
-            "is this the base URL of a server that speaks the OpenAI protocol (http://host:8000/v1)?"
-        )
-    return match_served(endpoint, {model.id: model.root or model.id for model in served})
-
-
-async def find_models(endpoints: Sequence[Endpoint], on_notice: Callable[[str], None]) -> list[Endpoint]:
-    """Those that answer, as `find_model` finds them. One that is not there is only worth a notice as long as another is."""
-    found = await asyncio.gather(*(find_model(endpoint) for endpoint in endpoints), return_exceptions=True)
-    there = [endpoint for endpoint in found if isinstance(endpoint, Endpoint)]
-    for error in found:
-        if isinstance(error, BaseException):
-            if not there or not isinstance(error, ServerError):
-                raise error
-            on_notice(f"{error}; going on without it")
-    return there
-
-
-def _authorization(endpoint: Endpoint) -> dict[str, str]:
-    return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
 
 
 def _body(request: Request, model: str, num_draws: int) -> dict[str, Any]:
@@ -268,7 +215,7 @@ def _divide(usage: Usage, texts: Sequence[str]) -> list[Usage]:
     return shares
 
 
-def _server_message(content: bytes) -> str:
+def server_message(content: bytes) -> str:
     """What the server says in the ways in which servers say it, or the beginning of what it sent."""
     try:
         error = msgspec.json.decode(content, type=_ErrorReply).error

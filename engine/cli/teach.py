@@ -13,6 +13,7 @@ import typer
 from engine.cli.shell import Json, messages, note, output, print_json, run_async
 from engine.config import RunConfig, TeacherConfig, load_config, resolve_model
 from engine.console_progress import console_progress
+from engine.discovery import find_models
 from engine.display import plain_table, summary_view
 from engine.endpoint import configured_endpoints
 from engine.errors import UserError
@@ -24,7 +25,6 @@ from engine.rundir import RunDir, read_json
 from engine.server import VllmServer
 from engine.summary import Summary
 from engine.task import load_task
-from engine.teacher import find_models
 
 
 def run(
