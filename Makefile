@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-quickstart lock teacher
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart lock teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -45,6 +45,15 @@ bench-knee: .venv/ready ## how near the engine comes to the best fixed concurren
 
 bench-prefix: .venv/ready ## what the order of requests is worth to the server's prefix cache
 	$(BIN)/python -m benchmarks.prefix
+
+torture: .venv/ready ## kill the engine 200 times, fill its disk, and count what is lost, doubled or torn (about ten minutes)
+	$(BIN)/python -m benchmarks.torture --kills 200 --out benchmarks/results/torture.json
+
+bench-store: .venv/ready ## rows/s through journal and segments, memory, layout, duplicate gates
+	$(BIN)/python -m benchmarks.store
+
+bench-inference: .venv/ready ## how fast a student predicts in torch and ONNX, and the F1 each keeps (STUDENT=runs/quickstart; else one is trained)
+	$(BIN)/python -m benchmarks.inference $(if $(STUDENT),--student $(STUDENT))
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart

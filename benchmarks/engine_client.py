@@ -23,7 +23,8 @@ from engine.config import RunConfig
 from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.progress import Silent
-from engine.records import ClassScore, Confusion, Example, Label, MinedRow, Scores, TaskSpec, WeaknessReport
+from engine.records import Example, Label, TaskSpec
+from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.rundir import RunDir
 
 LABELS = tuple(f"intent_{number:02d}" for number in range(16))

@@ -36,7 +36,8 @@ from engine.lane import Lane
 from engine.metrics import parse_gauges
 from engine.progress import Silent
 from engine.prompting import Prompter, rows_schema
-from engine.records import ClassScore, Confusion, MinedRow, Request, Scores, WeaknessReport
+from engine.records import Request
+from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.rundir import RunDir
 from engine.task import load_task
 from prompts import PromptLibrary

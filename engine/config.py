@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import UserError
+from engine.strategy_config import METHODS, PgkdConfig, StrategyConfig
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -107,30 +108,6 @@ class SamplingConfig(_Section):
     """Have the server constrain replies to the JSON schema of the rows. Parsing does not rely on it."""
 
 
-class PgkdConfig(_Section):
-    """PGKD (Di Palo et al., EMNLP 2024, arXiv 2411.05045)."""
-
-    type: Literal["pgkd"] = "pgkd"
-    rounds: int = Field(default=10, ge=1)
-    patience: int = Field(default=5, ge=1)
-    """Stop after this many rounds without a lower validation loss."""
-    reset_patience: bool = True
-    """Start counting again at each improvement; False counts all rounds without one."""
-    rows_per_round: int = Field(default=32, ge=1)
-    rows_per_call: int = Field(default=32, ge=1)
-    """Rows asked for in one request; a round is split into as many requests as that takes."""
-    focus: bool = True
-    """Name one weakness (a class or a confused pair) in each request; False asks as published, and leaves the choice to the teacher."""
-    examples: int = Field(default=16, ge=0)
-    """Labelled seed rows shown."""
-    right: int = Field(default=16, ge=0)
-    wrong: int = Field(default=16, ge=0)
-    hard: int = Field(default=16, ge=0)
-    """Most confident mistakes shown."""
-    mining: Literal["out_of_fold", "train", "held_out"] = "out_of_fold"
-    """Where right, wrong and hard rows come from. `held_out` shows validation rows to the teacher and so leaks them into training."""
-
-
 class GatesConfig(_Section):
     near_duplicates: bool = True
     """Refuse rows that are much like a row of the seed or of this run, or like one of validation or test. Exact copies always are."""
@@ -159,11 +136,44 @@ class StudentConfig(_Section):
     """Share of the steps over which the learning rate rises."""
     min_steps: int = Field(default=0, ge=0)
     """Repeat few rows until an epoch has this many steps; 0 never repeats."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes on behind the warm-up: to zero at the last step, or as it is."""
     weights: Literal["fresh", "continue"] = "fresh"
     """Start each round from the pretrained encoder, or from the last round's student."""
+    optimizer: Literal["fresh", "continue"] = "fresh"
+    """`continue` keeps AdamW's moments from round to round; it wants `weights = "continue"`."""
+    update: Literal["full", "incremental"] = "full"
+    """What an epoch of a round holds: all rows so far, or the round's rows and a replay of some earlier ones, so that a round costs what is
+    new in it; the latter wants `weights = "continue"`."""
+    replay_ratio: float = Field(default=1.0, ge=0)
+    """Earlier rows replayed for each new one in an incremental update; each epoch draws anew."""
+    replay_seed_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the replay that is drawn from the real seed rows; the rest comes from the teacher's."""
+    replay_order: Literal["balanced", "uniform"] = "balanced"
+    """Prefer rows of the classes that the new rows have few of, or draw all alike."""
+    replay_every: int = Field(default=1, ge=1)
+    """Replay in every so many-th round only: EvoKD's review, now and then."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` makes all classes count alike in the loss, however many rows they have."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+    soft_labels: float = Field(default=0.5, ge=0, le=1)
+    """How much the teacher's own distribution counts beside its label, on rows that come with one."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Flattens both distributions where they are compared."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Rows computed at once; a batch of more is accumulated from several. None computes it whole, unless memory runs out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` takes bfloat16 where the processor or GPU computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _what_continues_has_weights(self) -> StudentConfig:
+        if self.weights == "fresh" and self.update == "incremental":
+            raise ValueError('update = "incremental" would forget what it does not replay; set weights = "continue" too')
+        if self.weights == "fresh" and self.optimizer == "continue":
+            raise ValueError('optimizer = "continue" belongs to weights that go on; set weights = "continue" too')
+        return self
 
 
 class EngineConfig(_Section):
@@ -191,10 +201,20 @@ class RunConfig(_Section):
     task: TaskConfig
     teacher: TeacherConfig
     sampling: SamplingConfig = SamplingConfig()
-    strategy: PgkdConfig = PgkdConfig()
+    strategy: StrategyConfig = PgkdConfig()
+    """The method of teaching, by `type`."""
+    prompts: Path | None = None
+    """A folder with templates that take the place of those of the same name (`pgkd/generate.jinja`); `reflux prompts show` prints what is
+    sent then."""
     gates: GatesConfig = GatesConfig()
     student: StudentConfig = StudentConfig()
     engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _pool_is_there(self) -> RunConfig:
+        if self.strategy.type == "pool" and self.task.data.pool is None:
+            raise ValueError("strategy.type = pool labels rows of task.data.pool; name the file or folder with your unlabelled texts there")
+        return self
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -217,6 +237,18 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
     except ValidationError as error:
         raise UserError("\n".join(f"{path}: {_explain(item)}" for item in _causes(error.errors()))) from None
     return _with_absolute_paths(config, path.resolve().parent)
+
+
+def change_config(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """The same with other values for some dotted keys; UserError as above."""
+    content = dump_config(config)
+    for key, value in overrides.items():
+        _set(content, key, value)
+    try:
+        changed = RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(item) for item in _causes(error.errors()))) from None
+    return _with_absolute_paths(changed, Path.cwd())
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
@@ -246,6 +278,7 @@ def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
     return config.model_copy(
         update={
             "task": task,
+            "prompts": config.prompts and base / config.prompts,
             "teacher": config.teacher.model_copy(update={"model": resolve_model(config.teacher.model, base)}),
             "student": config.student.model_copy(update={"encoder": resolve_model(config.student.encoder, base)}),
         }
@@ -266,10 +299,16 @@ def _causes(items: Sequence[Any]) -> list[Any]:
 
 def _explain(item: Any) -> str:
     """One pydantic error as a sentence that says what to do."""
-    location = [str(part) for part in item["loc"]]
+    path = [str(part) for part in item["loc"]]
+    # Behind `strategy` stands the method by which pydantic read the section, and which no key names.
+    location = path[:1] + path[2:] if path[:1] == ["strategy"] else path
     where = ".".join(location)
+    if item["type"] == "union_tag_invalid":
+        near = difflib.get_close_matches(item["ctx"]["tag"], METHODS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"
+        return f"{where}.type: no method {item['ctx']['tag']!r}; {hint}"
     if item["type"] == "extra_forbidden":
-        valid = _valid_keys(location[:-1])
+        valid = _valid_keys(path[:-1])
         near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
         return f"unknown key {where!r}; {hint}"
@@ -280,6 +319,8 @@ def _explain(item: Any) -> str:
 
 
 def _valid_keys(location: list[str]) -> list[str]:
+    if location[:1] == ["strategy"]:
+        return sorted(METHODS[location[1]].model_fields)
     section: Any = RunConfig
     for part in location:
         if part.isdigit():

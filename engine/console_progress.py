@@ -13,7 +13,8 @@ from rich.text import Text
 
 from engine.display import bar, inert, row_counts
 from engine.progress import Progress
-from engine.records import RoundRecord, RowCounts, WeaknessReport
+from engine.records import RoundRecord, RowCounts
+from engine.reports import WeaknessReport
 
 
 @contextmanager

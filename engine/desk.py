@@ -1,7 +1,8 @@
 """Where one assignment is worked off: asked, parsed, judged, and put into the tables.
 
 Invariants: every request made ends as one row of the calls table; every candidate ends as one Sample or one Rejection;
-requested = accepted + rejected + failed for every call. A row that has ended before (a replayed round) keeps its end.
+requested = accepted + rejected + failed for every call, and the rows requested in the calls of an assignment are those it asks for. A row
+that has ended before (a replayed round) keeps its end.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from engine.records import (
     Request,
     RowCounts,
     Sample,
-    WeaknessReport,
+    Timings,
+    Usage,
 )
+from engine.reports import WeaknessReport
 from engine.store import Store
 from engine.strategies import Answer, Strategy
 
@@ -75,7 +78,7 @@ class Desk:
             nonlocal resumed
             self.handling_s += self._clock() - resumed
             # Who has begun goes on before another begins: fewer are open at once, and none waits behind all new ones.
-            outcome = await self._send(request, len(answers))
+            outcome = await self._send(request, len(answers)) if prompt.reply is None else await self._reply(request, prompt.reply)
             resumed = self._clock()
             answers.append(Answer(prompt, request, outcome))
             return answers[-1]
@@ -92,12 +95,14 @@ class Desk:
                 answer = longer
             return answer
 
-        written = await self._strategy.carry_out(assignment, report, ask)
+        written = {part.answer.request.id: part for part in await self._strategy.carry_out(assignment, report, ask)}
+        num_rows = sum(part.num_rows for part in written.values())
+        assert num_rows == assignment.num_rows, f"{self._strategy.name}: {num_rows} rows asked for, {assignment.num_rows} planned"
         calls: list[Call] = []
         for answer in answers:
-            is_last = answer is written.answer
+            part = written.get(answer.request.id)
             origin = self._origin(assignment, answer)
-            rows = self._file(written.candidates, assignment.num_rows, origin) if is_last else RowCounts()
+            rows = self._file(part.candidates, part.num_rows, origin) if part else RowCounts()
             call = Call(answer.request, origin, answer.outcome, rows)
             handled = self._clock()
             self.handling_s += handled - resumed
@@ -106,6 +111,14 @@ class Desk:
             self.storing_s += resumed - handled
             calls.append(call)
         return calls
+
+    async def _reply(self, request: Request, text: str) -> Outcome:
+        """What a program of ours answers is recorded like what a teacher does, so that it is counted, and replayed, the same way."""
+        if (known := self._store.replay(request.id)) is not None:
+            return known
+        outcome = Completion(request.id, text, FinishReason.STOP, Usage(0, 0), Timings(time.time(), 0.0, attempts=0))
+        await self._store.record(outcome)
+        return outcome
 
     def _with_more_tokens(self, request: Request) -> Request | None:
         """The same sent again would be cut off again."""
@@ -131,6 +144,8 @@ class Desk:
         )
 
     def _decide(self, row_id: str, candidate: Candidate, origin: Origin, *, is_surplus: bool) -> str:
+        if candidate.weakness:
+            origin = replace(origin, weakness=candidate.weakness)
         if is_surplus:
             reason, detail = RejectionReason.SURPLUS, "more rows than asked for"
         elif (refusal := self._gatekeeper.judge(candidate)) is not None:
@@ -152,6 +167,7 @@ class Desk:
             prompt_hash=answer.request.prompt_hash,
             teacher=answer.request.model,
             request_id=answer.request.id,
+            replays=assignment.replays,
         )
 
 

@@ -4,18 +4,24 @@ its control characters are made visible.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from engine.bottleneck import Limit, combine
-from engine.records import FinalReport, RoundRecord, RowCounts, Scores, WeaknessReport
+from engine.provenance import CallStory, Story
+from engine.records import Completion, Failure, FinishReason, Outcome, RoundRecord, RowCounts
+from engine.replay import Replayed
+from engine.reports import FinalReport, Scores, WeaknessReport
 from engine.summary import Summary
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BAR_WIDTH = 24
 SHORT: Mapping[str, str] = {
     Limit.COMPUTE: "the server's computing",
@@ -38,6 +44,12 @@ def inert(value: object, max_chars: int = 300) -> Text:
     return Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1] if found[0] != "\n" else "⏎", shown))
 
 
+def inert_json(text: str) -> bytes:
+    """JSON text as a terminal may show it: what could move its cursor is spelt `\\u009b`, which means the same."""
+    spelt = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+    return spelt.encode()
+
+
 def bar(share: float, width: int = _BAR_WIDTH) -> str:
     """A bar for a share of 1, in eighths of a character."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
@@ -55,6 +67,16 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         table.add_column(inert(name), justify="right" if numeric else "left", overflow="fold")
     for row in material:
         table.add_row(*(inert(f"{value:.3f}" if isinstance(value, float) else value) for value in row))
+    return table
+
+
+def result_table(columns: Sequence[str], is_number: Sequence[bool], rows: Iterable[Sequence[str | None]]) -> Table:
+    """What a query brings, each value as it was written; what is null is dimmed."""
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, is_right in zip(columns, is_number, strict=True):
+        table.add_column(inert(name), justify="right" if is_right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("null", style="dim") if value is None else inert(value) for value in row))
     return table
 
 
@@ -148,10 +170,108 @@ def classes_view(final: FinalReport) -> Table:
     return plain_table(columns, lines, title="By label on test")
 
 
-def weakness_view(report: WeaknessReport, count: int = 8) -> Table:
-    """What the student mixes up most on validation."""
-    lines = [(confusion.label, confusion.predicted, confusion.count) for confusion in report.confusions[:count]]
-    return plain_table(("label", "taken for", "rows"), lines, title=f"Confusions on validation after round {report.round}")
+def replayed_view(replayed: Replayed) -> RenderableType:
+    """What became of dead letters, by how they had ended."""
+    names = {"judged": "judged again", "asked": "asked again"}
+    lines: list[Sequence[object]] = []
+    for fate in replayed.fates:
+        rows = fate.rows
+        stays = fate.letters - rows.accepted if fate.kind == "judged" else None
+        lines.append((names[fate.kind], fate.ended, fate.letters, rows.accepted, stays, rows.rejected, rows.failed))
+    columns = ("", "had ended as", "rows or calls", "accepted", "stay as they are", "rejected", "failed")
+    return plain_table(columns, lines) if lines else inert("nothing in this run could end otherwise")
+
+
+def story_view(story: Story) -> RenderableType:
+    """A row from the weakness to the reply; the prompt and the reply in full."""
+    origin, call = story.origin, story.call
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in (*_row_facts(story), *_asking_facts(story), *(_call_facts(call) if call else [("Call", "not committed yet")])):
+        facts.add_row(Text(name, style="bold"), inert(value, max_chars=sys.maxsize))
+    title = f"{'Row' if story.row else 'Request'} {story.id}: {_ending(story)}"
+    parts: list[RenderableType] = [Text(title, style="bold"), "", facts]
+    for message in story.prompt:
+        parts += ["", Text(f"Prompt {origin.prompt_hash}, {message.role}", style="bold"), _in_full(message.content)]
+    if call is not None and isinstance(call.outcome, Completion):
+        parts += ["", Text("Reply", style="bold"), _in_full(call.outcome.text)]
+    if story.siblings:
+        lines = [(row.id.rpartition("-")[2], row.ending, row.label, row.text or row.raw) for row in story.siblings]
+        title = "Other rows of the call" if story.row else "Rows of the call"
+        parts += ["", plain_table(("place", "ended", "label", "text"), lines, title=title)]
+    if story.calls:
+        others = [
+            (
+                other.request_id,
+                other.template,
+                _outcome(other.outcome),
+                other.sampling.max_tokens,
+                other.sampling.seed,
+                other.rows.requested,
+            )
+            for other in story.calls
+        ]
+        columns = ("request", "template", "came back", "max. tokens", "seed", "rows asked")
+        parts += ["", plain_table(columns, others, title=f"Other calls of the assignment {inert(origin.assignment).plain}")]
+    return Group(*parts)
+
+
+def _row_facts(story: Story) -> list[tuple[str, object]]:
+    row = story.row
+    if row is None:
+        return []
+    refusal = [("Refused", row.detail), ("Written", row.raw)] if row.detail is not None else []
+    return [("Label", row.label), ("Text", row.text), *refusal]
+
+
+def _asking_facts(story: Story) -> list[tuple[str, object]]:
+    origin, answers, teacher = story.origin, story.answers, story.teacher
+    said = [f"{score.label}: F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}" for score in answers.classes]
+    said += [f"{item.count} of {item.label} taken for {item.predicted}" for item in answers.confusions]
+    whole = f"macro F1 {answers.scores.macro_f1:.3f} on {answers.scores.num_rows} rows" if answers.scores else "report is not there"
+    flags = [" ".join(server["command"]) if "command" in server else json.dumps(server) for server in teacher.servers]
+    return [
+        ("Answers", f"{answers.weakness}, of the report on round {answers.report} ({'; '.join([whole, *said])})"),
+        ("Round", f"{origin.round}{'' if story.is_complete else ', not complete yet'}; assignment {origin.assignment}"),
+        *([("Replays", origin.replays)] if origin.replays else []),
+        *([("Replayed by", ", ".join(story.replayed_by))] if story.replayed_by else []),
+        ("Strategy", f"{origin.strategy}, template {origin.template}"),
+        ("Teacher", f"{teacher.model} ({teacher.configured})"),
+        *(("Server", line) for line in dict.fromkeys(flags)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in teacher.versions.items())),
+    ]
+
+
+def _call_facts(call: CallStory) -> list[tuple[str, object]]:
+    sampling, timings = call.sampling, call.outcome.timings
+    drawn = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens, seed {sampling.seed}"
+    started = datetime.fromtimestamp(timings.started_at, UTC).isoformat(sep=" ", timespec="seconds")
+    took = f"{timings.attempts} attempt{'' if timings.attempts == 1 else 's'}, {timings.latency_s:.2f} s, from {started}"
+    detail = f": {call.outcome.detail}" if isinstance(call.outcome, Failure) else ""
+    return [
+        ("Request", call.request_id),
+        ("Sampling", drawn),
+        *([("JSON schema", sampling.json_schema)] if sampling.json_schema else []),
+        ("Came back", f"{_outcome(call.outcome)}{detail}; {took}"),
+        ("Rows", row_counts(call.rows)),
+    ]
+
+
+def _outcome(outcome: Outcome) -> str:
+    if isinstance(outcome, Failure):
+        return f"failed ({outcome.reason})"
+    ended = "cut off by max_tokens" if outcome.finish_reason is FinishReason.LENGTH else "whole"
+    return f"{ended}, {outcome.usage.prompt_tokens} prompt and {outcome.usage.completion_tokens} completion tokens"
+
+
+def _ending(story: Story) -> str:
+    if story.row is not None:
+        return story.row.ending if story.row.ending == "accepted" else f"rejected as {story.row.ending}"
+    return _outcome(story.call.outcome) if story.call else "not committed yet"
+
+
+def _in_full(text: str) -> Text:
+    """With its line breaks."""
+    return Text("\n").join(inert(line, max_chars=sys.maxsize) for line in text.split("\n"))
 
 
 def print_error(console: Console, message: str) -> None:

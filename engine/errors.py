@@ -3,6 +3,7 @@
 RefluxError
 ├── UserError (also ValueError)     something given to us is wrong; exit status 2, nothing half-written
 │   └── PreflightError              this machine lacks something the run needs
+├── ExportError                     a student cannot leave in that form, or would be another there; exit status 1, nothing written
 └── MachineError (also RuntimeError)  something that should run has broken; exit status 1, the run resumes
 ├── ServerError                 the teacher's server did not start, or died
 ├── StudentError                the student worker died
@@ -26,6 +27,10 @@ class UserError(RefluxError, ValueError):
 
 class PreflightError(UserError):
     """This machine lacks something the run needs."""
+
+
+class ExportError(RefluxError):
+    """A student cannot be exported in this form, or would not predict there what it predicts here; nothing is written."""
 
 
 class MachineError(RefluxError, RuntimeError):

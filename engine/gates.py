@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ def comparable(text: str) -> str:
 def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int) -> Refusal | None:
     """The gates that need nothing but the row and the task."""
     if row.problem is not None:
-        return Refusal(RejectionReason.SCHEMA, row.problem)
+        return Refusal(row.reason, row.problem)
     if row.label not in labels:
         return Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
     if not row.text:
@@ -73,7 +74,7 @@ class Gatekeeper:
         """`known`: texts of the seed and then of the rows admitted earlier, in their order; `held_out`: texts of validation and test.
 
         `similarity`: from which estimate on a row is a near duplicate; None looks for exact ones only. Each of `known` is read once and
-        not kept, so a million rows may come from a generator; with near duplicates they take about a minute: build it in a thread.
+        not kept, so a million rows may come from a generator; with near duplicates they take half a minute: build it in a thread.
         """
         self._labels = frozenset(labels)
         self._max_text_chars = max_text_chars
@@ -83,11 +84,18 @@ class Gatekeeper:
         self._near: _NearGate | None = None
         if similarity is not None:
             self._near = _NearGate(similarity, remembered_rows, held_out_texts.values())
+        distinct = self._remember(known)
+        if self._near is None:
+            deque(distinct, maxlen=0)
+        else:
+            self._near.add_all(distinct)
+
+    def _remember(self, known: Iterable[str]) -> Iterator[str]:
+        """What makes each distinct text comparable, as they come."""
         for text in map(comparable, known):
             if (digest := _digest(text)) not in self._known:
                 self._known.add(digest)
-                if self._near is not None:
-                    self._near.add(text)
+                yield text
 
     def judge(self, row: Candidate) -> Refusal | None:
         """None admits the row."""
@@ -108,15 +116,13 @@ class Gatekeeper:
 class _NearGate:
     """Rows that must not leak have an index to themselves, where no new row takes their place."""
 
-    def __init__(self, similarity: float, remembered_rows: int, held_out: Iterable[str]) -> None:
-        sketches = [sketch(text) for text in held_out]
-        self._held_out = NearDuplicates(similarity, capacity=max(1, len(sketches)), bucket_rows=_HELD_OUT_BUCKET_ROWS)
-        for row in sketches:
-            self._held_out.add(row)
+    def __init__(self, similarity: float, remembered_rows: int, held_out: Collection[str]) -> None:
+        self._held_out = NearDuplicates(similarity, capacity=max(1, len(held_out)), bucket_rows=_HELD_OUT_BUCKET_ROWS)
+        self._held_out.add_all(held_out)
         self._known = NearDuplicates(similarity, capacity=remembered_rows)
 
-    def add(self, text: str) -> None:
-        self._known.add(sketch(text))
+    def add_all(self, texts: Iterable[str]) -> None:
+        self._known.add_all(texts)
 
     def judge(self, text: str) -> Refusal | None:
         new = sketch(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 
@@ -22,13 +22,13 @@ from engine.desk import Desk
 from engine.fleet import Fleet
 from engine.gates import Gatekeeper
 from engine.progress import Progress
-from engine.prompting import Prompter
-from engine.records import RoundRecord, TaskSpec, WeaknessReport
+from engine.prompting import Prompter, open_library
+from engine.records import RoundRecord, TaskSpec
+from engine.reports import WeaknessReport
 from engine.rundir import RunDir
 from engine.store import Store, read_texts
 from engine.strategies import STRATEGIES, Strategy
 from engine.watcher import Watcher
-from prompts import PromptLibrary
 
 
 class Generation:
@@ -47,13 +47,17 @@ class Generation:
         """The last completed round; 0 before the first."""
         return self._store.last_round
 
-    async def ask_round(self, round: int, report: WeaknessReport, progress: Progress) -> RoundRecord:
-        """Returns when all of the round's rows are committed."""
+    async def ask_round(
+        self, round: int, report: WeaknessReport, progress: Progress, earlier: Sequence[WeaknessReport] = ()
+    ) -> RoundRecord:
+        """Returns when all of the round's rows are committed. `earlier`: the reports before this one, from round 0 on."""
         started = time.perf_counter()
         progress.round_started(round, self._strategy.rows_per_round)
         meter = self._watcher.meter = FlowMeter()
         tally = await self._crew.work_off(
-            self._strategy.plan(round, report), lambda assignment: self._desk.work_off(assignment, report), progress.assignment_done
+            self._strategy.plan(round, report, earlier),
+            lambda assignment: self._desk.work_off(assignment, report),
+            progress.assignment_done,
         )
         self._watcher.meter = None
         flow = meter.flow()
@@ -90,16 +94,16 @@ async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet:
             patience_s=config.engine.server_patience_s,
             observed=lambda lane, observation: watcher.observed(lane, observation),
         )
-        prompter = Prompter(PromptLibrary(), fleet.model, config.sampling, config.seed)
-        strategy = STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
-        gatekeeper = await asyncio.to_thread(_gatekeeper, config, task, run)
+        prompter = Prompter(open_library(config.prompts), fleet.model, config.sampling, config.seed)
+        strategy = await asyncio.to_thread(STRATEGIES[config.strategy.type], config.strategy, task, prompter, config.seed)
+        gatekeeper = await asyncio.to_thread(make_gatekeeper, config, task, run)
         desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
         watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
         async with batcher:
             yield Generation(strategy, desk, crew, store, batcher, watcher)
 
 
-def _gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
+def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
     """Knows what was admitted before: the gates go on where they were."""
     seed, held_out = (row.text for row in task.seed), (row.text for rows in (task.validation, task.test) for row in rows)
     return Gatekeeper(

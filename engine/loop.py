@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 
 from engine.config import RunConfig
-from engine.errors import RefluxError
+from engine.errors import RefluxError, StoreError
 from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.manifest import Manifest, begin, note_server, note_work
 from engine.progress import Progress
 from engine.records import Finish, TaskSpec
+from engine.replay_plan import refuse_open_replay
 from engine.rundir import RunDir, read_json, write_json
 from engine.stopping import Patience, best_round
 from engine.store import read_rounds
@@ -37,8 +38,10 @@ async def run_loop(
     """
     run.create()
     with run.lock("engine"):
-        begin(run, config)
-        with _counted_work(run), _single_errors():
+        run.clear_temporaries()
+        refuse_open_replay(run)
+        begin(run, config, task, progress.notice)
+        with _counted_work(run), single_errors():
             async with StudentProcess(run, student_program) as student:
                 if not run.finish.exists():
                     await _teach(config, task, run, student, progress)
@@ -53,6 +56,11 @@ async def run_loop(
 
 async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Progress) -> None:
     """Rounds until it is time to stop; finish.json says why."""
+    if not config.strategy.rounds:
+        progress.phase("student learns the seed rows")
+        progress.reported(await student.report(0))
+        write_json(run.finish, Finish(best_round=0, rounds=0, reason="the method has no rounds"))
+        return
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         # The student learns the seed rows while the server starts. In a group, so that either's failure ends the other's start.
         first_report = group.create_task(student.report(0))
@@ -72,7 +80,7 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
             if (reason := patience.reason_to_stop(reports)) is not None:
                 break
             progress.phase(f"teacher writes round {len(reports)}")
-            progress.round_done(await generation.ask_round(len(reports), reports[-1], progress))
+            progress.round_done(await generation.ask_round(len(reports), reports[-1], progress, reports[:-1]))
         write_json(run.finish, Finish(best_round(reports), rounds=len(reports) - 1, reason=reason))
         watch.cancel()
 
@@ -83,12 +91,16 @@ def _counted_work(run: RunDir) -> Generator[None]:
     started = time.perf_counter()
     try:
         yield
-    finally:
-        note_work(run, time.perf_counter() - started)
+    except BaseException:
+        # What stopped the work is what is told, also on a disk that does not even take this.
+        with suppress(StoreError):
+            note_work(run, time.perf_counter() - started)
+        raise
+    note_work(run, time.perf_counter() - started)
 
 
 @contextmanager
-def _single_errors() -> Generator[None]:
+def single_errors() -> Generator[None]:
     """One error out of the groups that tasks wrap it in: the first is what went wrong, the others follow from it."""
     try:
         yield

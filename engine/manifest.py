@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
-from engine.config import RunConfig, dump_config
+from pydantic import ValidationError
+
+from engine.config import RunConfig, dump_config, restore_config
 from engine.errors import UserError
+from engine.records import Example, TaskSpec
 from engine.rundir import RunDir, read_json, write_json
 
 FORMAT = 1
@@ -36,15 +40,36 @@ class Manifest:
     wall_s: float = 0.0
     """Time that processes have worked on this run; one that was killed is not counted."""
     format: int = FORMAT
+    data: dict[str, str] = field(default_factory=dict[str, str])
+    """Digests of the real rows that the run began with, by split; none in runs of earlier versions."""
 
 
-def begin(run: RunDir, config: RunConfig) -> Manifest:
-    """Write run.json, or check an existing one against `config`. UserError names the fields that differ."""
+def ignore(_text: str) -> None:
+    """For changes nobody reads of."""
+
+
+def is_of_machine(key: str) -> bool:
+    """Whether a setting says only how the work is done, so that it may differ when a run is resumed."""
+    return key.startswith(_MAY_CHANGE)
+
+
+def begin(run: RunDir, config: RunConfig, task: TaskSpec | None = None, on_notice: Callable[[str], None] = ignore) -> Manifest:
+    """Write run.json, or check an existing one against `config` and the rows of `task`: a UserError names the fields that differ.
+
+    Settings of the machine take their new values, for the student reads them there; `on_notice` is told of each.
+    """
+    data = {} if task is None else _digests(task)
     if run.run_json.exists():
         manifest = read_json(run.run_json, Manifest)
-        check_same(run, manifest, config)
-        return manifest
+        check_same(run, manifest, config, data)
+        for key, old, new in _differences(dump_config(stored_config(run, manifest)), dump_config(config)):
+            on_notice(f"changed since this run was started: {key}: {old!r} -> {new!r}")
+        going_on = replace(manifest, config=dump_config(config), data=manifest.data | data)
+        if going_on != manifest:
+            write_json(run.run_json, going_on)
+        return going_on
     manifest = Manifest(
+        data=data,
         config=dump_config(config),
         versions={"python": platform.python_version(), **installed_versions()},
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -66,18 +91,45 @@ def note_work(run: RunDir, wall_s: float) -> None:
     write_json(run.run_json, replace(manifest, wall_s=manifest.wall_s + wall_s))
 
 
-def check_same(run: RunDir, manifest: Manifest, config: RunConfig) -> None:
-    """UserError if this configuration would not go on with the run, but make another."""
+def check_same(run: RunDir, manifest: Manifest, config: RunConfig, data: Mapping[str, str] | None = None) -> None:
+    """UserError if this configuration, or these rows, would not go on with the run, but make another."""
     differing = [
         f"{key}: {old!r} -> {new!r}"
-        for key, old, new in _differences(manifest.config, dump_config(config))
-        if not key.startswith(_MAY_CHANGE)
+        for key, old, new in _differences(dump_config(stored_config(run, manifest)), dump_config(config))
+        if not is_of_machine(key)
+    ]
+    differing += [
+        f"task.data.{name}: its file holds other rows now"
+        for name, digest in (data or {}).items()
+        if manifest.data.get(name, digest) != digest
     ]
     if differing:
         raise UserError(
             f"{run.root} was started with another configuration, so it cannot be resumed with this one; "
             f"change it back, or choose another folder with --out. Different: {'; '.join(differing)}"
         )
+
+
+def stored_config(run: RunDir, manifest: Manifest) -> RunConfig:
+    """What the run was started with, keys that came later having their defaults; UserError if this Reflux does not understand it."""
+    try:
+        return restore_config(manifest.config)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise UserError(
+            f"{run.run_json} was written by another version of Reflux, which alone can resume this run; not understood: {keys}"
+        ) from None
+
+
+def _digests(task: TaskSpec) -> dict[str, str]:
+    return {"seed": _digest(task.seed), "validation": _digest(task.validation), "test": _digest(task.test)}
+
+
+def _digest(rows: Sequence[Example]) -> str:
+    digest = sha256()
+    for row in rows:
+        digest.update(f"{len(row.text)} {row.text} {row.label}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,5 +1,5 @@
-"""From a reply to candidate rows. Trusts nothing: any text gives a list, every object in it becomes one candidate, and a broken piece
-between two good rows costs only itself.
+"""From a reply to candidate rows, or to what else was asked for. Trusts nothing: any text gives a list, every object in it becomes one
+candidate, and a broken piece between two good rows costs only itself.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -15,9 +15,15 @@ from engine.records import Candidate
 
 _MAX_RAW_CHARS = 10_000
 """Longest raw piece kept with a broken row; the whole reply stands in the calls table."""
+_MAX_BROKEN = 200
+"""Pieces of a reply that may be broken before the rest is one. Each is read to where it breaks: a teacher that is caught in a loop and
+nests objects without end would hold up everything else for seconds."""
+_MAX_STRINGS_CHARS = 4_000
+"""Of a reply that is searched for strings; for the same reason."""
 
 # Behind a broken piece, parsing goes on at the next of these. A brace within a text is rarely followed by a quotation mark.
 _BEGIN = re.compile(r'\{\s*"')
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 _decoder = json.JSONDecoder()
 
@@ -27,17 +33,67 @@ class _Row(msgspec.Struct):
     label: str
 
 
+_NOT_THAT = (msgspec.MsgspecError, UnicodeEncodeError, RecursionError)
+"""What msgspec raises at something else, at half a surrogate pair, and at what is nested too deeply."""
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _ROW = msgspec.json.Decoder(_Row)
+
+
+class _Piece(NamedTuple):
+    """What stands in one place of a reply."""
+
+    raw: str
+    value: object = None
+    problem: str | None = None
 
 
 def parse_rows(reply: str) -> list[Candidate]:
     """Candidates in the order written. A reply without any JSON object is one broken candidate; an empty one is none."""
     if (rows := _well_formed(reply)) is not None:
         return rows
-    if not reply.strip():
-        return []
-    return list(_candidates(reply)) or [_broken(reply, "no JSON object in the reply")]
+    return [_row(piece) for piece in _pieces(reply)]
+
+
+def parse_texts(reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
+    """Candidates without a label. Where a text is said to be of one of `kinds` (`"kind"`), that is its weakness."""
+    return [_text(piece, kinds) for piece in _pieces(reply, strings=True)]
+
+
+def parse_labels(reply: str, num_texts: int) -> list[str | None]:
+    """The label of each text, by its number (from 1) or, where every text got one and none has a number, by its place.
+
+    None for a text that got none, or different ones.
+    """
+    numbered: dict[int, set[str]] = {}
+    in_order: list[str | None] = []
+    for piece in _pieces(reply, strings=True):
+        row = cast(dict[str, object], piece.value) if isinstance(piece.value, dict) else {"label": piece.value}
+        label, number = row.get("label"), row.get("number")
+        if not isinstance(label, str):
+            in_order.append(None)
+        elif type(number) is int:  # not a bool, which is one
+            numbered.setdefault(number, set()).add(label)
+        else:
+            in_order.append(label)
+    if not numbered and len(in_order) == num_texts:
+        return in_order
+    return [labels.pop() if len(labels := numbered.get(number, set[str]())) == 1 else None for number in range(1, num_texts + 1)]
+
+
+def parse_strings(reply: str, at_most: int) -> list[str]:
+    """What stands between quotation marks, each once, without white space around it; the names of an object's fields not."""
+    found: dict[str, None] = {}
+    reply = reply[:_MAX_STRINGS_CHARS]
+    for match in _STRING.finditer(reply):
+        if reply[match.end() : match.end() + 20].lstrip().startswith(":"):
+            continue
+        try:
+            value = json.loads(match[0], strict=False)
+        except json.JSONDecodeError:
+            continue
+        if text := value.strip():
+            found[text] = None
+    return list(found)[:at_most]
 
 
 def _well_formed(reply: str) -> list[Candidate] | None:
@@ -45,48 +101,79 @@ def _well_formed(reply: str) -> list[Candidate] | None:
     try:
         raws = _RAWS.decode(reply)
         rows = [_ROW.decode(raw) for raw in raws]
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except _NOT_THAT:
         return None
     return [
         Candidate(bytes(raw).decode()[:_MAX_RAW_CHARS], text=row.text.strip(), label=row.label) for raw, row in zip(raws, rows, strict=True)
     ]
 
 
-def _candidates(reply: str) -> Iterator[Candidate]:
+def _pieces(reply: str, *, strings: bool = False) -> list[_Piece]:
+    """Everything that may have been meant as a row; with `strings`, the items of a list of strings too."""
+    if not reply.strip():
+        return []
+    if strings and (values := _list_of_strings(reply)) is not None:
+        return [_Piece(json.dumps(value), value) for value in values]
+    return list(_objects(reply)) or [_Piece(reply, problem="no JSON object in the reply")]
+
+
+def _list_of_strings(reply: str) -> list[str] | None:
+    try:
+        return msgspec.json.decode(reply, type=list[str])
+    except _NOT_THAT:
+        return None
+
+
+def _objects(reply: str) -> Iterator[_Piece]:
     begin = _BEGIN.search(reply)
+    num_broken = 0
     while begin is not None:
         start = begin.start()
         try:
             value, end = _decoder.raw_decode(reply, start)
-        except (json.JSONDecodeError, RecursionError) as error:
-            begin = _BEGIN.search(reply, start + 1)
+            pieces = _unwrap(value, reply[start:end])
+        except (ValueError, RecursionError) as error:
+            num_broken += 1
+            begin = _BEGIN.search(reply, start + 1) if num_broken < _MAX_BROKEN else None
             end = begin.start() if begin else len(reply)
-            yield _broken(reply[start:end].rstrip(), f"not JSON: {getattr(error, 'msg', 'nested too deeply')}" if begin else "cut off")
+            reason = getattr(error, "msg", "nested too deeply" if isinstance(error, RecursionError) else str(error))
+            yield _Piece(reply[start:end].rstrip(), problem=f"not JSON: {reason}" if begin else "cut off")
         else:
             begin = _BEGIN.search(reply, end)
-            yield from (_candidate(row, raw) for row, raw in _unwrap(value, reply[start:end]))
+            yield from pieces
 
 
-def _unwrap(value: dict[str, object], raw: str) -> Iterator[tuple[object, str]]:
+def _unwrap(value: dict[str, object], raw: str) -> list[_Piece]:
     """The row itself, or the rows of an object that is only a wrapper (`{"rows": [...]}`)."""
     inner = next(iter(value.values())) if len(value) == 1 else None
     if isinstance(inner, list):
-        for row in cast(list[object], inner):
-            yield row, json.dumps(row)
-    else:
-        yield value, raw
+        return [_Piece(json.dumps(row), row) for row in cast(list[object], inner)]
+    return [_Piece(raw, value)]
 
 
-def _candidate(value: object, raw: str) -> Candidate:
-    if not isinstance(value, dict):
-        return _broken(raw, "not an object")
-    row = cast(dict[str, object], value)
+def _row(piece: _Piece) -> Candidate:
+    if piece.problem is not None:
+        return _broken(piece.raw, piece.problem)
+    if not isinstance(piece.value, dict):
+        return _broken(piece.raw, "not an object")
+    row = cast(dict[str, object], piece.value)
     text, label = row.get("text"), row.get("label")
     if not isinstance(text, str):
-        return _broken(raw, 'no string "text"')
+        return _broken(piece.raw, 'no string "text"')
     if not isinstance(label, str):
-        return _broken(raw, 'no string "label"')
-    return Candidate(raw[:_MAX_RAW_CHARS], text=text.strip(), label=label)
+        return _broken(piece.raw, 'no string "label"')
+    return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), label=label)
+
+
+def _text(piece: _Piece, kinds: tuple[str, ...]) -> Candidate:
+    if piece.problem is not None:
+        return _broken(piece.raw, piece.problem)
+    row = cast(dict[str, object], piece.value) if isinstance(piece.value, dict) else {"text": piece.value}
+    text, kind = row.get("text"), row.get("kind")
+    if not isinstance(text, str):
+        return _broken(piece.raw, 'no string "text"')
+    weakness = kind if isinstance(kind, str) and kind in kinds else ""
+    return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), weakness=weakness)
 
 
 def _broken(raw: str, problem: str) -> Candidate:

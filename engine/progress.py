@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.records import RoundRecord, RowCounts, WeaknessReport
+from engine.records import RoundRecord, RowCounts
+from engine.reports import WeaknessReport
 
 
 class Progress(Protocol):

@@ -197,6 +197,8 @@ class Assignment:
     focus: tuple[str, ...]
     """Labels the rows should come from: none (the teacher chooses), one class, or (true, mistaken for)."""
     num_rows: int
+    replays: str | None = None
+    """The request of an earlier round that is asked again; None for what is asked for the first time (see `engine.replay`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,8 @@ class Origin:
     prompt_hash: str
     teacher: str
     request_id: str
+    replays: str | None = None
+    """Of an earlier round: the rejected row that was judged again, or the request that was asked again; None for what is no replay."""
 
 
 class RejectionReason(StrEnum):
@@ -222,6 +226,10 @@ class RejectionReason(StrEnum):
     """Not an object with a text and a label."""
     UNKNOWN_LABEL = "unknown_label"
     """The label is not in the taxonomy."""
+    UNLABELLED = "unlabelled"
+    """A text, and no label for it from the request that was to label it."""
+    DISAGREEMENT = "disagreement"
+    """The label given to the text is not the one it was asked for."""
     EMPTY = "empty"
     """No text but white space."""
     TOO_LONG = "too_long"
@@ -238,12 +246,16 @@ class RejectionReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row as parsed from a completion, before any gate. `problem` is set when what stood there was no row."""
+    """A row as parsed from a completion, before any gate. `problem` is set when what stood there was no row, or is not to become one."""
 
     raw: str
     text: str = ""
     label: str = ""
     problem: str | None = None
+    reason: RejectionReason = RejectionReason.SCHEMA
+    """What a problem counts as."""
+    weakness: str = ""
+    """What the row answers where that is not its assignment's, e.g. `easy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,70 +339,6 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassScore:
-    """Scores of one label on the validation rows."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How well a student does on a set of rows."""
-
-    accuracy: float
-    macro_f1: float
-    weighted_f1: float
-    num_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """`count` rows of `label` were predicted as `predicted`."""
-
-    label: str
-    predicted: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class MinedRow:
-    """A row the student predicted, right or wrong."""
-
-    text: str
-    label: str
-    predicted: str
-    confidence: float
-    """Softmax probability of `predicted`."""
-
-
-@dataclass(frozen=True, slots=True)
-class WeaknessReport:
-    """What the student knows and does not know after a round; round 0 is the student of the seed rows alone."""
-
-    round: int
-    loss: float
-    """Mean cross-entropy on validation, of the kept checkpoint."""
-    scores: Scores
-    """On validation."""
-    classes: tuple[ClassScore, ...]
-    confusions: tuple[Confusion, ...]
-    """On validation, most frequent first, without the diagonal."""
-    mining: str
-    """Where `right`, `wrong` and `hard` were mined: `train`, `out_of_fold` or `held_out`."""
-    right: tuple[MinedRow, ...]
-    wrong: tuple[MinedRow, ...]
-    hard: tuple[MinedRow, ...]
-    """The most confident mistakes, most confident first. `wrong` does not repeat them."""
-    num_train_rows: int
-    train_s: float
-    epochs: int
-
-
-@dataclass(frozen=True, slots=True)
 class Finish:
     """The engine's last word to the student: no more rows will come."""
 
@@ -399,24 +347,3 @@ class Finish:
     rounds: int
     """Rounds that were completed."""
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StudentScores:
-    """One student on the test rows, read once."""
-
-    round: int
-    scores: Scores
-    classes: tuple[ClassScore, ...]
-    confusions: tuple[Confusion, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FinalReport:
-    """The student's last word: the seed student and the kept one on test."""
-
-    before: StudentScores
-    after: StudentScores
-    encoder: str
-    num_parameters: int
-    precision: str

@@ -10,22 +10,26 @@ tables/prompts/           what was sent, once each                         writt
 tables/rounds/            one row a round, when its rows are complete      written by the engine
 tables/evaluations/       one row a round and split                        written by the student
 reports/0000.json …       weakness reports by round                        written by the student
+replays/0005.json …       what a round that is a replay sends again          written by the engine
 finish.json               the engine asks no more; which round's student to keep, and why
+reports/audit.json        what is odd about the training rows               written by the student
 reports/final.json        scores on test, of the seed student and the kept one: the student's last word
 student/round-0000/ …     checkpoints, each with its watermark;  student/final/  the model to take home
 logs/                     server.log, student.log
 summary.json              the figures of the run, for programs
+pruned.json               what has been freed of it, if anything
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 
@@ -33,6 +37,9 @@ from engine.errors import StoreError, UserError
 
 T = TypeVar("T")
 TABLES = ("samples", "rejections", "calls", "prompts", "rounds", "evaluations")
+_LOCK_TRIES = 5
+"""Who only looks whether somebody works on a run (`holders`) holds a lock for some microseconds."""
+_LOCK_WAIT_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,10 @@ class RunDir:
         return self.root / "reports"
 
     @property
+    def replays(self) -> Path:
+        return self.root / "replays"
+
+    @property
     def student(self) -> Path:
         return self.root / "student"
 
@@ -74,8 +85,16 @@ class RunDir:
         return self.reports / "final.json"
 
     @property
+    def audit(self) -> Path:
+        return self.reports / "audit.json"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
+
+    @property
+    def pruned(self) -> Path:
+        return self.root / "pruned.json"
 
     @property
     def logs(self) -> Path:
@@ -87,26 +106,65 @@ class RunDir:
     def report(self, round: int) -> Path:
         return self.reports / f"{round:04d}.json"
 
+    def replay(self, round: int) -> Path:
+        return self.replays / f"{round:04d}.json"
+
     def checkpoint(self, round: int) -> Path:
         return self.student / f"round-{round:04d}"
 
     def create(self) -> None:
-        """Make the folders that are not there yet."""
+        """Make the folders that are not there yet; once here, they survive a power cut."""
+        folders = (self.root, self.journal, self.reports, self.student, self.logs, self.tables, *map(self.table, TABLES))
         try:
-            for folder in (self.journal, self.reports, self.student, self.logs, *(self.table(name) for name in TABLES)):
+            missing = [folder for folder in folders if not folder.exists()]
+            for folder in missing:
                 folder.mkdir(parents=True, exist_ok=True)
+            for parent in {folder.parent for folder in missing}:
+                sync_folder(parent)
         except OSError as error:
             raise StoreError(f"cannot create the run directory {self.root}: {error.strerror}") from error
 
     @contextmanager
     def lock(self, who: str) -> Generator[None]:
         """Hold this run for one engine (or one student); the kernel lets go when the process ends, however it ends."""
-        with (self.root / f"{who}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.root} is in use: another {who} works on it; wait for it, or choose another --out") from None
+        with self._open_lock(who) as file:
+            for tries_left in reversed(range(_LOCK_TRIES)):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not tries_left:
+                        raise UserError(f"{self.root} is in use: another {who} works on it; wait for it, or choose another --out") from None
+                time.sleep(_LOCK_WAIT_S)
             yield
+
+    def _open_lock(self, who: str) -> TextIO:
+        path = self.root / f"{who}.lock"
+        try:
+            return path.open("w")
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+    def clear_temporaries(self) -> None:
+        """Delete what `write_atomically` began beside run.json in a process that was killed. For who holds the engine's lock."""
+        try:
+            for path in self.root.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write in {self.root}: {error.strerror}") from error
+
+    def holders(self) -> list[str]:
+        """Who works on this run at the moment, e.g. `engine` and `student`. May be asked of any folder at any time: who begins just then
+        is kept waiting for less than `lock` is patient.
+        """
+        holders: list[str] = []
+        for path in sorted(self.root.glob("*.lock")):
+            with suppress(OSError), path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holders.append(path.stem)
+        return holders
 
 
 def open_run(root: Path) -> RunDir:
@@ -128,7 +186,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be deleted either
+            temporary.unlink(missing_ok=True)
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 

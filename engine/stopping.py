@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.records import WeaknessReport
+from engine.reports import WeaknessReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Patience:
 
     rounds: int
     """Rounds at most."""
-    patience: int
+    patience: int | None
+    """Rounds without one; None: all rounds are done."""
     resets: bool
     """Whether an improvement starts the count anew (False: all rounds without one count)."""
 
@@ -27,7 +28,7 @@ class Patience:
                 waited = 0 if self.resets else waited
             else:
                 waited += 1
-        if waited >= self.patience:
+        if self.patience is not None and waited >= self.patience:
             return f"no lower validation loss in {waited} rounds"
         if len(reports) > self.rounds:
             return f"all {self.rounds} rounds done"

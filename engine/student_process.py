@@ -9,11 +9,11 @@ import signal
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from engine import tether
-from engine.errors import StudentError, UserError
-from engine.records import FinalReport, WeaknessReport
+from engine.errors import StoreError, StudentError, UserError
+from engine.reports import FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json
 
 T = TypeVar("T", WeaknessReport, FinalReport)
@@ -36,7 +36,7 @@ class StudentProcess:
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> StudentProcess:
-        with self._log.open("ab") as log:
+        with self._open_log() as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
@@ -48,6 +48,12 @@ class StudentProcess:
                 start_new_session=True,
             )
         return self
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            return self._log.open("ab")
+        except OSError as error:
+            raise StoreError(f"cannot write {self._log}: {error.strerror}") from error
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await asyncio.shield(self._stop())

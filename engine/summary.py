@@ -9,7 +9,8 @@ from pathlib import Path
 from engine.bottleneck import combine
 from engine.config import RunConfig
 from engine.manifest import Manifest
-from engine.records import FinalReport, Finish, RoundRecord, RowCounts, Scores, WeaknessReport
+from engine.records import Finish, RoundRecord, RowCounts
+from engine.reports import FinalReport, Scores, WeaknessReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,26 +3,33 @@
 A template has a block for each message (`system`, then `user`), and may have a third, `ask`, that ends the user's message. What many
 requests share stands in the first two and what differs in the third: so the long common part is rendered once here (`open`), and computed
 once by the server's prefix cache. Texts and labels are put in as JSON strings: whatever a row holds, it stays inside its quotes. Templates
-are sandboxed, and a name they miss is an error.
+are sandboxed, and a name they miss is an error. A folder of the user's own may hold templates that take the place of ours of the same
+name.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, meta
-from jinja2.loaders import FileSystemLoader
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateNotFound, TemplateSyntaxError, meta
+from jinja2.loaders import ChoiceLoader, FileSystemLoader
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FOLDER = Path(__file__).parent
 OPENING = ("system", "user")
 ASK = "ask"
+
+
+class PromptError(Exception):
+    """A template is missing or wrong, or wants a value that there is not; the message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class Opening:
         self._messages = messages
 
     def finish(self, values: Mapping[str, Any]) -> Rendered:
-        """`values` are all that the last block needs; those of the common part are not known there."""
+        """`values` are all that the last block needs; those of the common part are not known there. PromptError if they are not enough."""
         ask = _render_block(self._template, ASK, values)
         if not ask:
             return Rendered(self._name, self._messages)
@@ -55,16 +62,43 @@ class Opening:
 class PromptLibrary:
     """Renders templates by name (`pgkd/generate`)."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, own: Path | None = None) -> None:
+        """`own`: a folder whose templates take the place of ours of the same name (`pgkd/generate.jinja`); parts that templates include
+        (`shared/taxonomy.jinja`) may be replaced by themselves.
+        """
+        self._own = own
+        folders = [folder for folder in (own, FOLDER) if folder is not None]
         self._environment = ImmutableSandboxedEnvironment(
-            loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+            loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,
         )
         self._environment.filters["json"] = _as_json
         self._versions: dict[str, str] = {}
 
+    def check(self) -> None:
+        """PromptError if a template in the user's own folder cannot be read, or takes no other's place: its name is probably misspelt."""
+        if self._own is None:
+            return
+        if not self._own.is_dir():
+            raise PromptError(f"{self._own} is no folder; expected one with templates such as pgkd/generate.jinja")
+        own, shipped = _templates(self._own), _templates(FOLDER)
+        with _explained(str(self._own)):
+            included = {name for file in own for name in self._included(self._source(file), file)}
+            for file in own:
+                self._environment.get_template(file)
+        for name in own:
+            if name not in shipped and name not in included:
+                near = difflib.get_close_matches(name, shipped, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped)}"
+                raise PromptError(f"{self._own / name} takes no template's place; {hint}")
+
     def open(self, name: str, values: Mapping[str, Any]) -> Opening:
-        """The part that many prompts share, rendered."""
-        template = self._environment.get_template(f"{name}.jinja")
+        """The part that many prompts share, rendered. PromptError if there is no such template, or it cannot be rendered."""
+        with _explained(name):
+            template = self._environment.get_template(f"{name}.jinja")
         messages = tuple((role, _render_block(template, role, values)) for role in OPENING if role in template.blocks)
         return Opening(f"{name}@{self.version(name)}", template, messages)
 
@@ -75,17 +109,40 @@ class PromptLibrary:
         """8 hex digits over the source of the template and of all that it includes."""
         if name not in self._versions:
             digest = hashlib.blake2b(digest_size=4)
-            for source in self._sources(f"{name}.jinja"):
-                digest.update(source.encode() + b"\0")
+            with _explained(name):
+                for source in self._sources(f"{name}.jinja"):
+                    digest.update(source.encode() + b"\0")
             self._versions[name] = digest.hexdigest()
         return self._versions[name]
 
     def _sources(self, file: str) -> list[str]:
+        source = self._source(file)
+        return [source, *(text for name in sorted(self._included(source, file)) for text in self._sources(name))]
+
+    def _source(self, file: str) -> str:
         loader = self._environment.loader
         assert loader is not None
-        source, _, _ = loader.get_source(self._environment, file)
-        included = meta.find_referenced_templates(self._environment.parse(source))
-        return [source, *(text for name in sorted(filter(None, included)) for text in self._sources(name))]
+        return loader.get_source(self._environment, file)[0]
+
+    def _included(self, source: str, file: str) -> set[str]:
+        return set(filter(None, meta.find_referenced_templates(self._environment.parse(source, file))))
+
+
+def _templates(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jinja"))
+
+
+@contextmanager
+def _explained(name: str) -> Generator[None]:
+    """What goes wrong with a template, as a PromptError. One that divides by zero or asks for too long a range is wrong too."""
+    try:
+        yield
+    except TemplateNotFound as error:
+        raise PromptError(f"prompt {name}: there is no template {error.name!r}") from None
+    except TemplateSyntaxError as error:
+        raise PromptError(f"prompt {name}: {error.name or 'the template'}, line {error.lineno}: {error.message}") from None
+    except (TemplateError, UnicodeDecodeError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise PromptError(f"prompt {name}: {error}") from None
 
 
 def _render_block(template: Template, block: str, values: Mapping[str, Any]) -> str:
@@ -93,7 +150,8 @@ def _render_block(template: Template, block: str, values: Mapping[str, Any]) -> 
         return ""
     # Without Jinja's globals, which templates here do not use: to copy them takes four times as long as the block.
     context = Context(template.environment, dict(values), template.name, template.blocks)
-    return "".join(template.blocks[block](context)).strip()
+    with _explained((template.name or "").removesuffix(".jinja")):
+        return "".join(template.blocks[block](context)).strip()
 
 
 def _as_json(value: object) -> str:

@@ -9,18 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from student.backends import load_predictor
+    from student.comparison import compare_students
     from student.encoder import check_encoder
     from student.evaluation import ScoreCard
     from student.predictor import Prediction, Predictor, score_rows
     from student.worker import work
 
-__all__ = ["Prediction", "Predictor", "ScoreCard", "check_encoder", "score_rows", "work"]
+__all__ = ["Prediction", "Predictor", "ScoreCard", "check_encoder", "compare_students", "load_predictor", "score_rows", "work"]
 
 _HOMES = {
     "Prediction": "student.predictor",
     "Predictor": "student.predictor",
     "ScoreCard": "student.evaluation",
     "check_encoder": "student.encoder",
+    "compare_students": "student.comparison",
+    "load_predictor": "student.backends",
     "score_rows": "student.predictor",
     "work": "student.worker",
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-Tokens: TypeAlias = Sequence[int]
+Tokens: TypeAlias = "Sequence[int] | NDArray[np.int32]"
 
 WINDOW_BATCHES = 16
 """Rows are sorted by length within this many batches: short enough to keep batches mixed, long enough to pad little."""
@@ -22,9 +24,19 @@ class Rows:
 
     tokens: Sequence[Tokens]
     labels: Sequence[int]
+    weights: Sequence[float] | None = None
+    """How much each row counts in the loss, e.g. how far teachers agreed on it; None: all alike."""
+    distributions: Sequence[Sequence[float] | None] | None = None
+    """What the teacher thought of each label, in the student's order of labels; None for a row, or for all, that came without."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Tokenised(NamedTuple):
+    tokens: list[Tokens]
+    num_cut: int
+    """Texts that were longer than the network reads."""
 
 
 def readable(text: str) -> str:
@@ -34,31 +46,29 @@ def readable(text: str) -> str:
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
     """Cut at the tokenizer's `model_max_length`."""
-    return tokenizer([readable(text) for text in texts], truncation=True)["input_ids"] if texts else []  # pyright: ignore[reportReturnType]
+    return tokenise_counting(tokenizer, texts).tokens
 
 
-class TokenCache:
-    """Tokenises each text once, for rows that are read again every round."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._tokens: dict[str, Tokens] = {}
-
-    def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
-        new = list(dict.fromkeys(text for text in texts if text not in self._tokens))
-        self._tokens.update(zip(new, tokenise(self._tokenizer, new), strict=True))
-        return [self._tokens[text] for text in texts]
+def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tokenised:
+    if not texts:
+        return Tokenised([], 0)
+    encoded = tokenizer([readable(text) for text in texts], truncation=True)
+    tokens: list[Tokens] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
+    # A tokenizer that adds nothing of its own makes no token of an empty text, and a network wants one to read.
+    filler = tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else 0
+    num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
+    return Tokenised([row if len(row) else [filler] for row in tokens], num_cut)
 
 
 def collate(tokens: Sequence[Tokens], padding: int, device: torch.device) -> dict[str, torch.Tensor]:
     """A batch as the network takes it, padded to its longest row."""
-    ids = _pad([torch.tensor(row) for row in tokens], padding)
-    mask = _pad([torch.ones(len(row), dtype=torch.long) for row in tokens], 0)
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-
-
-def _pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    longest = max(map(len, tokens))
+    ids = np.full((len(tokens), longest), padding, np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(tokens):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
 
 
 def num_steps(num_rows: int, batch_size: int, min_steps: int) -> int:

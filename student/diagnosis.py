@@ -13,10 +13,17 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from engine.records import Example, MinedRow
+from engine.records import Example
+from engine.reports import MinedRow
 from student.inference import LogProbabilities
 
 MAX_FOLDS = 4
+
+
+MAX_LEARNED_ROWS = 4096
+"""That a stand-in learns at most when old predictions are renewed."""
+MIN_LEARNED_ROWS = 64
+"""With fewer, predictions are renewed by nobody: what so few rows teach is noise anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +32,24 @@ class Mined:
 
     round: int
     row: MinedRow
+    own: float = 0.0
+    """Softmax probability of the row's own label."""
+    learned: int = 0
+    """How many rows the student had learned. The fewer, the less its mistakes say of a later one."""
 
     @property
     def is_right(self) -> bool:
         return self.row.label == self.row.predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Old predictions that are worth making again, and what a stand-in for the student learns to make them."""
+
+    old: tuple[int, ...]
+    """Positions among the predictions."""
+    learn: tuple[Example, ...]
+    """Some of the other rows, with every label that the old ones have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +61,46 @@ class Blocks:
     hard: tuple[MinedRow, ...]
 
 
-def as_predictions(rows: Sequence[Example], predicted: LogProbabilities, names: Sequence[str], round: int) -> list[Mined]:
-    confidences = np.exp(predicted.max(axis=1)) if len(rows) else ()
-    guesses = predicted.argmax(axis=1) if len(rows) else ()
+def as_predictions(rows: Sequence[Example], predicted: LogProbabilities, names: Sequence[str], round: int, learned: int = 0) -> list[Mined]:
+    """By a student that had learned `learned` rows."""
+    if not rows:
+        return []
+    position = {name: index for index, name in enumerate(names)}
+    probabilities = np.exp(predicted)
+    own = probabilities[np.arange(len(rows)), [position[row.label] for row in rows]]
     return [
-        Mined(round, MinedRow(row.text, row.label, names[guess], float(confidence)))
-        for row, guess, confidence in zip(rows, guesses, confidences, strict=True)
+        Mined(round, MinedRow(row.text, row.label, names[int(guess)], float(confidence)), float(share), learned)
+        for row, guess, confidence, share in zip(rows, predicted.argmax(axis=1), probabilities.max(axis=1), own, strict=True)
     ]
+
+
+def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewal | None:
+    """Which predictions a stand-in should make again; None while that does not pay. `budget`: rows that it may learn.
+
+    Cross-fitting anew in each round would multiply the training time. So one stand-in learns half of the rows (MAX_LEARNED_ROWS at most),
+    and predicts the oldest of the others, of which it has seen none; and only where it knows twice as much as whoever predicted them, and a
+    quarter of all rows is as old as that. With rounds of equal size that is two of the first four rounds, and ever fewer of the later.
+    """
+    num_learned = min(len(predictions) // 2, budget, MAX_LEARNED_ROWS)
+    by_age = sorted(range(len(predictions)), key=lambda index: predictions[index].learned)
+    old = [index for index in by_age[: len(predictions) - num_learned] if 2 * predictions[index].learned <= num_learned]
+    if num_learned < MIN_LEARNED_ROWS or 4 * len(old) < len(predictions):
+        return None
+    others = sorted(set(range(len(predictions))).difference(old))
+    learn = [predictions[index].row for index in sorted(random.Random(f"{seed} renewal").sample(others, num_learned))]
+    known = {row.label for row in learn}
+    return Renewal(
+        old=tuple(sorted(index for index in old if predictions[index].row.label in known)),
+        learn=tuple(Example(row.text, row.label) for row in learn),
+    )
 
 
 def mine(predictions: Sequence[Mined], right: int, wrong: int, hard: int, seed: int, round: int) -> Blocks:
     """At most so many rows of each kind; what there is not is not made up.
 
-    Rows come from the newest rounds that together hold enough of a kind: an old prediction is that of an older, weaker student. Among the
-    wrong ones `hard` takes the most confident; `wrong` and `right` are drawn, evenly over the true classes as far as they have rows.
+    Rows come from the students that had learned most, as many of these as together made enough of a kind: a mistake of an older, weaker one
+    says little. Among the wrong rows `hard` takes the most confident; `wrong` and `right` are drawn, evenly over the true classes as far as
+    they have rows.
     """
     generator = random.Random(f"{seed} {round} blocks")
     mistakes = _newest(predictions, lambda prediction: not prediction.is_right, hard + wrong)
@@ -86,15 +133,15 @@ def assign_folds(labels: Sequence[str], seed: int) -> list[int | None]:
 
 
 def _newest(predictions: Sequence[Mined], is_wanted: Callable[[Mined], bool], count: int) -> list[MinedRow]:
-    """Wanted rows of the newest rounds: as few whole rounds as give `count`."""
-    by_round: defaultdict[int, list[MinedRow]] = defaultdict(list)
+    """Wanted rows as predicted by the newest students: of as few of these as give `count`, and of each all."""
+    by_student: defaultdict[int, list[MinedRow]] = defaultdict(list)
     for prediction in filter(is_wanted, predictions):
-        by_round[prediction.round].append(prediction.row)
+        by_student[prediction.learned].append(prediction.row)
     rows: list[MinedRow] = []
-    for round in sorted(by_round, reverse=True):
+    for learned in sorted(by_student, reverse=True):
         if len(rows) >= count:
             break
-        rows += by_round[round]
+        rows += by_student[learned]
     return rows
 
 

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from student.data import Tokens, collate, sorted_batches
 from student.hardware import Hardware
+from student.heads import LogProbabilities
+from student.memory import RowLimit
 from student.model import Student
 
-LogProbabilities: TypeAlias = NDArray[np.float64]
-"""A row of the array for each text, a column for each label."""
+__all__ = ["LogProbabilities", "cross_entropy", "predict"]
 
 
 @torch.inference_mode()
 def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batch_size: int) -> LogProbabilities:
-    """In the order of `tokens`. Leaves the model in evaluation mode, on the device of `hardware`."""
+    """In the order of `tokens`. Leaves the model in evaluation mode, on the device of `hardware`. Batches that memory has no room for are
+    computed in pieces.
+    """
     model = student.model.to(hardware.device).eval()  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
     result = np.empty((len(tokens), len(student.labels)))
+    limit = RowLimit(batch_size)
     for batch in sorted_batches([len(row) for row in tokens], batch_size):
-        with hardware.autocast():
-            logits: torch.Tensor = model(**collate([tokens[row] for row in batch], student.padding, hardware.device)).logits
-        result[batch] = logits.double().log_softmax(dim=-1).cpu().numpy()
+        done = 0
+        while done < len(batch):
+            piece = batch[done : done + limit.rows]
+            try:
+                with hardware.autocast():
+                    logits: torch.Tensor = model(**collate([tokens[row] for row in piece], student.padding, hardware.device)).logits
+            except RuntimeError as error:
+                limit.halve(error, len(piece))
+            else:
+                result[piece] = student.head.decode(logits)
+                done += len(piece)
     return result
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,13 +25,14 @@ import torch
 import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertForSequenceClassification, BertLayer
 from transformers.utils.hub import cached_file
 
 from engine.config import StudentConfig
 from engine.errors import UserError
 from student.encoder import check_encoder, encoder_source
+from student.heads import HEADS, Head
 
 MEAN_WEIGHT = 8.0
 """How much the mean outweighs the first token where the added layer sums the two."""
@@ -46,6 +47,7 @@ class Student:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
+    head: Head = field(default=HEADS["classification"])
 
     @property
     def max_length(self) -> int:
@@ -82,7 +84,7 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int) -> Stud
             model_config.id2label = dict(enumerate(labels))
             model_config.label2id = {label: index for index, label in enumerate(labels)}
             model_config.num_hidden_layers += int(is_mean_pooled)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = HEADS["classification"].auto_model.from_pretrained(
                 source,
                 config=model_config,
                 revision=revision,
@@ -101,6 +103,7 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int) -> Stud
     if config.head_learning_rate is not None:
         _start_undecided(model, len(labels))
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length, _num_positions(model))
+    _align(model)
     return Student(model, tokenizer, tuple(labels))
 
 
@@ -110,7 +113,7 @@ def load_student(folder: Path) -> Student:
         raise UserError(f"{folder} is no student (it has no config.json); give the folder of one, e.g. runs/quickstart/student/final")
     try:
         with _quiet():
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = HEADS["classification"].auto_model.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -120,6 +123,7 @@ def load_student(folder: Path) -> Student:
         missing = sorted(loading["missing_keys"])
         raise UserError(f"{folder} is no student: its weights lack {', '.join(missing[:3])}; give a model trained for classification")
     labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    _align(model)
     return Student(model, tokenizer, labels)
 
 
@@ -127,6 +131,15 @@ def save_student(student: Student, folder: Path) -> None:
     with _quiet():
         student.model.save_pretrained(folder)
         student.tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _align(model: PreTrainedModel) -> None:
+    """Give weights that lie as they do in a file the places that PyTorch would: sums over what lies otherwise differ in the last bit, and a
+    student that was saved and loaded must say what it would have said.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 @contextmanager

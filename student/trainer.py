@@ -1,7 +1,7 @@
 """Trains a student on labelled rows and keeps the weights of its best epoch.
 
 Invariants: the same student, rows and seed give the same weights on the same machine; the global random state is left as it was; a student
-whose loss is no number is never handed back.
+whose loss is no number is never handed back. A batch counts as one whatever memory allows: it is computed in as many pieces as that takes.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from engine.config import StudentConfig
 from engine.errors import StudentError
 from student.data import Rows, collate, num_steps, training_batches
+from student.embedding import only_used_rows
 from student.hardware import Hardware
+from student.heads import Objective
 from student.inference import cross_entropy, predict
+from student.memory import RowLimit
 from student.model import Student
+from student.optimizer import TOKEN_IDS, Moments, learning_rate_factor, make_optimizer, read_moments, take_up_moments
 
-WEIGHT_DECAY = 0.01
-"""AdamW's usual one; biases and norms are spared, as BERT's authors do."""
 MAX_GRADIENT_NORM = 1.0
+CHECK_STEPS = 32
+"""A loss that is no number is noticed within so many steps: a GPU would have to wait for a look after each one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,83 +42,149 @@ class Training:
     best_epoch: int
     """Whose weights were kept, counted from 1: the lowest validation loss, the earlier of equals."""
     train_s: float
+    moments: Moments | None = None
+    """The optimizer's, as of the best epoch; None unless `student.optimizer` is to continue."""
 
 
-def train(student: Student, rows: Rows, validation: Rows, config: StudentConfig, hardware: Hardware, seed: int) -> Training:
-    """Changes the student in place. StudentError if the loss becomes infinite or no number."""
+def train(
+    student: Student,
+    rows: Rows | Sequence[Rows],
+    validation: Rows,
+    config: StudentConfig,
+    hardware: Hardware,
+    seed: int,
+    moments: Moments | None = None,
+) -> Training:
+    """Changes the student in place. `rows` are those of every epoch, or of each one; `moments` are those of an earlier training to go on
+    with. StudentError if the loss becomes infinite or no number, or memory has no room for a single row.
+    """
     start = time.perf_counter()
+    epochs = [rows] * config.epochs if isinstance(rows, Rows) else rows
+    student.model.to(hardware.device)  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
+    token_ids = _token_ids(student, [*(epochs[:1] if isinstance(rows, Rows) else epochs), validation], moments)
     devices = [hardware.device] if hardware.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), only_used_rows(student.model, token_ids) as used:
         torch.manual_seed(seed)
-        epochs, best_epoch = _train(student, rows, validation, config, hardware, seed)
-    return Training(epochs, best_epoch, time.perf_counter() - start)
+        training = _Epochs(student, config, hardware, _objective(student, epochs[0], config, hardware), used)
+        if moments is not None:
+            take_up_moments(student, training.optimizer, moments, used)
+        epoch, best_epoch, best_moments = training.run(epochs, validation, seed)
+    return Training(epoch, best_epoch, time.perf_counter() - start, best_moments)
 
 
-def _train(student: Student, rows: Rows, validation: Rows, config: StudentConfig, hardware: Hardware, seed: int) -> tuple[int, int]:
-    model = student.model.to(hardware.device)  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
-    optimizer = torch.optim.AdamW(_parameter_groups(student, config), fused=True)
-    total_steps = config.epochs * num_steps(len(rows), config.batch_size, config.min_steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config.warmup))
-    lengths = [len(row) for row in rows.tokens]
-    best_loss, best_epoch = math.inf, 0
-    best_weights: dict[str, torch.Tensor] = {}
-    epoch = 0
-    for epoch in range(1, config.epochs + 1):
+class _Epochs:
+    """Steps and epochs of one training."""
+
+    def __init__(
+        self, student: Student, config: StudentConfig, hardware: Hardware, objective: Objective, token_ids: NDArray[np.int64] | None
+    ) -> None:
+        self._student, self._config, self._hardware = student, config, hardware
+        self._objective = objective
+        self._token_ids = token_ids
+        self._limit = RowLimit(min(config.batch_size, config.micro_batch_size or config.batch_size))
+        self.optimizer = make_optimizer(student, config)
+
+    def run(self, epochs: Sequence[Rows], validation: Rows, seed: int) -> tuple[int, int, Moments | None]:
+        """The last epoch, the best one, and its moments if they are wanted; the model has its weights."""
+        config, model = self._config, self._student.model
+        steps = sum(num_steps(len(rows), config.batch_size, config.min_steps) for rows in epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, steps, config.warmup, config.schedule)
+        )
+        best_loss, best_epoch, epoch = math.inf, 0, 0
+        best_weights: dict[str, torch.Tensor] = {}
+        best_moments: Moments | None = None
+        for epoch, rows in enumerate(epochs, start=1):
+            self._run_epoch(rows, schedule, seed, epoch)
+            loss = cross_entropy(predict(self._student, validation.tokens, self._hardware, config.batch_size), validation.labels)
+            self._require_number(loss, epoch)
+            if loss < best_loss:
+                best_loss, best_epoch = loss, epoch
+                best_weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+                if config.optimizer == "continue":
+                    best_moments = read_moments(self._student, self.optimizer, self._token_ids)
+            elif epoch - best_epoch >= config.patience:
+                break
+        if best_epoch != epoch:
+            model.load_state_dict(best_weights)
+        model.eval()
+        return epoch, best_epoch, best_moments
+
+    def _run_epoch(self, rows: Rows, schedule: torch.optim.lr_scheduler.LambdaLR, seed: int, epoch: int) -> None:
+        config, model = self._config, self._student.model
         model.train()
+        lengths = [len(tokens) for tokens in rows.tokens]
+        unchecked: list[torch.Tensor] = []
         for batch in training_batches(lengths, config.batch_size, config.min_steps, seed, epoch):
-            loss = _loss(student, rows, batch, hardware)
-            if not math.isfinite(loss.item()):
-                raise _diverged(loss.item(), epoch, config, hardware)
-            optimizer.zero_grad()
-            loss.backward()
+            unchecked.append(self._compute(rows, batch))
             nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-            optimizer.step()
+            self.optimizer.step()
             schedule.step()
-        validation_loss = cross_entropy(predict(student, validation.tokens, hardware, config.batch_size), validation.labels)
-        if not math.isfinite(validation_loss):
-            raise _diverged(validation_loss, epoch, config, hardware)
-        if validation_loss < best_loss:
-            best_loss, best_epoch = validation_loss, epoch
-            best_weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-        elif epoch - best_epoch >= config.patience:
-            break
-    if best_epoch != epoch:
-        model.load_state_dict(best_weights)
-    model.eval()
-    return epoch, best_epoch
+            if len(unchecked) == CHECK_STEPS:
+                self._require_numbers(unchecked, epoch)
+        self._require_numbers(unchecked, epoch)
+
+    def _compute(self, rows: Rows, batch: Sequence[int]) -> torch.Tensor:
+        """Gradients and mean loss of a batch, in pieces that memory has room for."""
+        while True:
+            size = min(self._limit.rows, len(batch))
+            self.optimizer.zero_grad()
+            try:
+                # By the weights of the whole batch: its pieces add up to the same.
+                total = float(len(batch)) if rows.weights is None else max(sum(rows.weights[row] for row in batch), 1e-9)
+                pieces = [self._accumulate(rows, batch[start : start + size], total) for start in range(0, len(batch), size)]
+                return torch.stack(pieces).sum()
+            except RuntimeError as error:
+                self._limit.halve(error, size)
+
+    def _accumulate(self, rows: Rows, piece: Sequence[int], total: float) -> torch.Tensor:
+        student, device = self._student, self._hardware.device
+        inputs = collate([rows.tokens[row] for row in piece], student.padding, device)
+        with self._hardware.autocast():
+            logits: torch.Tensor = student.model(**inputs).logits
+        losses = student.head.loss(logits, student.head.targets(rows, piece, device), self._objective)
+        if rows.weights is not None:
+            losses = losses * torch.tensor([rows.weights[row] for row in piece], device=device)
+        loss = losses.sum() / total
+        loss.backward()
+        return loss.detach()
+
+    def _require_numbers(self, losses: list[torch.Tensor], epoch: int) -> None:
+        for loss in torch.stack(losses).tolist() if losses else ():
+            self._require_number(loss, epoch)
+        losses.clear()
+
+    def _require_number(self, loss: float, epoch: int) -> None:
+        if math.isfinite(loss):
+            return
+        config = self._config
+        raise StudentError(
+            f"training diverged: the loss is {loss} in epoch {epoch} (learning rate {config.learning_rate:g}, head "
+            f"{config.head_learning_rate or config.learning_rate:g}, {self._hardware.precision}); lower student.learning_rate, or set "
+            "student.precision to float32"
+        )
 
 
-def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
-    """Rises linearly over the share `warmup` of the steps, then falls linearly to zero behind the last one."""
-    warmup_steps = warmup * total_steps
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    return max(0.0, (total_steps - step) / (total_steps - warmup_steps))
+def _objective(student: Student, rows: Rows, config: StudentConfig, hardware: Hardware) -> Objective:
+    class_weights = None
+    if config.class_weights == "balanced":
+        counts = np.bincount(np.asarray(rows.labels), minlength=len(student.labels))
+        # Of rows that are there they come to 1 on average; a class without rows has nothing to weigh.
+        weights = len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        class_weights = torch.tensor(weights, dtype=torch.float32, device=hardware.device)
+    return Objective(class_weights, config.label_smoothing, config.soft_labels, config.temperature)
 
 
-def _loss(student: Student, rows: Rows, batch: Sequence[int], hardware: Hardware) -> torch.Tensor:
-    inputs = collate([rows.tokens[row] for row in batch], student.padding, hardware.device)
-    labels = torch.tensor([rows.labels[row] for row in batch], device=hardware.device)
-    with hardware.autocast():
-        logits: torch.Tensor = student.model(**inputs).logits
-    return nn.functional.cross_entropy(logits.float(), labels)
-
-
-def _parameter_groups(student: Student, config: StudentConfig) -> list[dict[str, object]]:
-    head = {id(parameter) for parameter in student.head_parameters()}
-    groups: list[dict[str, object]] = []
-    for in_head, learning_rate in ((False, config.learning_rate), (True, config.head_learning_rate or config.learning_rate)):
-        parameters = [parameter for parameter in student.model.parameters() if (id(parameter) in head) == in_head]
-        for decays, decay in ((True, WEIGHT_DECAY), (False, 0.0)):
-            # Biases and norms are the vectors; everything that multiplies has more axes.
-            chosen = [parameter for parameter in parameters if (parameter.ndim > 1) == decays]
-            groups.append({"params": chosen, "lr": learning_rate, "weight_decay": decay})
-    return groups
-
-
-def _diverged(loss: float, epoch: int, config: StudentConfig, hardware: Hardware) -> StudentError:
-    return StudentError(
-        f"training diverged: the loss is {loss} in epoch {epoch} (learning rate {config.learning_rate:g}, head "
-        f"{config.head_learning_rate or config.learning_rate:g}, {hardware.precision}); lower student.learning_rate, or set "
-        "student.precision to float32"
-    )
+def _token_ids(student: Student, rows: Sequence[Rows], moments: Moments | None) -> NDArray[np.int64]:
+    """Of all tokens that training meets, and of those whose moments are to be kept."""
+    num_tokens = cast(torch.Tensor, student.model.get_input_embeddings().weight).shape[0]
+    if moments is not None and TOKEN_IDS not in moments:
+        return np.arange(num_tokens)
+    is_used = np.zeros(num_tokens, np.bool_)
+    is_used[student.padding] = True
+    if moments is not None:
+        is_used[moments[TOKEN_IDS].numpy()] = True
+    for part in rows:
+        for tokens in part.tokens:
+            is_used[tokens] = True
+    return is_used.nonzero()[0]

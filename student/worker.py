@@ -7,6 +7,7 @@ Invariants:
 - Weights and watermark move together, so after a kill nothing is learned twice and nothing is skipped: the worker goes on from its last
   checkpoint, and one without a report is evaluated again, not trained again.
 - Every seed is derived from the run's seed and the round, so a resumed run learns what an undisturbed one would have.
+- What a round costs beside its training is what it brings; an incremental update trains on that and a bounded replay, too.
 - Test rows are read once, when the engine has said its last word.
 """
 
@@ -14,20 +15,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from engine.config import RunConfig, restore_config
 from engine.errors import StoreError
 from engine.manifest import Manifest
-from engine.records import Example, FinalReport, Finish, Sample, StudentScores, TaskSpec, WeaknessReport
+from engine.records import Example, Finish, TaskSpec
+from engine.reports import FinalReport, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
-from engine.stopping import best_round
-from engine.store import Evaluation, append_evaluation, read_rounds, samples_since, unpack_samples
+from engine.store import Evaluation, append_evaluation, read_rounds, samples_since
 from engine.task import load_task
+from student.audit import audit
+from student.card import render_card
 from student.checkpoint import (
     Checkpoint,
+    DamagedCheckpointError,
     Progress,
+    check_checkpoint,
     checkpoint_rounds,
     keep_checkpoints,
     load_checkpoint,
@@ -35,14 +44,24 @@ from student.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
-from student.data import Rows, TokenCache, readable
-from student.diagnosis import Mined, as_predictions, assign_folds, mine
+from student.data import Rows, tokenise
+from student.diagnosis import MAX_LEARNED_ROWS, Mined, as_predictions, assign_folds, mine, plan_renewal
 from student.evaluation import ScoreCard, score
 from student.hardware import choose_hardware
 from student.inference import predict
+from student.mined import MinedLog
 from student.model import Student, new_student
+from student.optimizer import Moments
+from student.replay import draw_replay
+from student.rowcache import RowCache
+from student.slices import Vocabulary, find_slices
 from student.trainer import Training, train
+from student.weaknesses import find_changes, find_weaknesses, with_examples
 
+AUDITED_ROWS = 50_000
+"""That an audit looks at; it draws further."""
+RENEWED_ROWS = 4 * MAX_LEARNED_ROWS
+"""In a run with more, so few predictions are old that none is ever made again."""
 POLL_S = 0.05
 """Between two looks at the rounds table's folder."""
 
@@ -54,7 +73,7 @@ def work(run: RunDir) -> None:
     run.create()
     with run.lock("student"):
         remove_leftovers(run)
-        worker = _restore(run)
+        worker = restore(run)
         for round in completed_rounds(run, worker.progress.round):
             worker.learn(round)
         worker.finish(read_json(run.finish, Finish))
@@ -89,41 +108,67 @@ class Worker:
         self._task = task
         self._student = student
         self._hardware = choose_hardware(config.student.device, config.student.precision)
-        self._cache = TokenCache(student.tokenizer)
+        self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names)
+        strategy = config.strategy
+        self._mined = MinedLog(run.student / "mined", strategy.right, strategy.hard + strategy.wrong)
         self._validation = self._encode(task.validation)
-        self._samples: list[Sample] = []
-        self._predictions: list[Mined] = []
+        self._vocabulary = Vocabulary()
+        self._moments: Moments | None = None
+        self._updated = range(0)
+        """Numbers of the rows that the last round brought."""
+        self._best: tuple[float, int] | None = None
+        """Lowest validation loss so far, and its round."""
+        self._previous = 0
+        """The round of the checkpoint before the last."""
         self.progress = Progress(round=0, watermark=0, num_train_rows=0, epochs=0, train_s=0.0)
 
     def learn_seed(self) -> None:
         """Round 0."""
+        self._updated = self._cache.add_seed(self._task.seed)
         if self._config.strategy.mining == "out_of_fold":
-            self._predictions = self._cross_fit()
+            self._mined.add(0, self._cross_fit())
+        self._vocabulary.add(self._cache.rows(self._updated).tokens)
         self._train_and_report(0, watermark=0)
 
     def learn(self, round: int) -> None:
         """The rows of this round, and of all before it, are complete."""
         new = samples_since(self._run, self.progress.watermark, round)
-        samples = unpack_samples(new.table)
+        self._updated = self._cache.add_samples(round, new.table)
         if self._config.strategy.mining == "out_of_fold":
-            self._predictions += self._predict(self._student, _examples(samples), round)
-        self._samples += samples
+            self._mined.add(round, [*self._renew(round), *self._predict_numbers(self._updated, round)])
+        self._vocabulary.add(self._cache.rows(self._updated).tokens)
         if self._config.student.weights == "fresh":
             self._student = self._fresh_student(round)
         self._train_and_report(round, new.watermark)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on behind this checkpoint; report on it if that has not happened yet."""
-        self.progress, self._predictions = checkpoint.progress, checkpoint.predictions
-        read = samples_since(self._run, 0, self.progress.round)
+        self.progress, self._moments = checkpoint.progress, checkpoint.moments
+        round = self.progress.round
+        read = samples_since(self._run, 0, round)
         if read.watermark != self.progress.watermark:
             raise StoreError(
-                f"the student of round {self.progress.round} has learned up to segment {self.progress.watermark} of the samples table, "
+                f"the student of round {round} has learned up to segment {self.progress.watermark} of the samples table, "
                 f"but the round now ends at segment {read.watermark}: the table in {self._run.root} has been changed"
             )
-        self._samples = unpack_samples(read.table)
-        log.info("going on after round %d", self.progress.round)
-        if not self._run.report(self.progress.round).exists():
+        num_rows = len(self._task.seed) + len(read.table)
+        if not self._cache.restore(round) or len(self._cache) != num_rows:
+            self._cache.clear()
+            self._cache.add_seed(self._task.seed)
+            rounds = read.table.column("round").to_numpy()
+            for number in range(1, round + 1):
+                self._cache.add_samples(number, read.table.filter(rounds == number))
+        self._updated = range(self._cache.first_of(round), len(self._cache))
+        self._mined.restore(round)
+        self._vocabulary.add(self._cache.rows(range(len(self._cache))).tokens)
+        self._previous = max((number for number in checkpoint_rounds(self._run) if number < round), default=0)
+        log.info("going on after round %d", round)
+        reports = [read_json(self._run.report(number), WeaknessReport) for number in range(round)]
+        if reports:
+            self._best = min((report.loss, report.round) for report in reports)
+        if self._run.report(round).exists():
+            self._note_loss(read_json(self._run.report(round), WeaknessReport).loss)
+        else:
             self._report()
         self._prune()
 
@@ -133,42 +178,84 @@ class Worker:
             return
         before = self._score_on_test(0)
         after = before if finish.best_round == 0 else self._score_on_test(finish.best_round)
-        publish(self._run, finish.best_round)
         report = FinalReport(before, after, self._config.student.encoder, self._student.num_parameters, precision=self._hardware.precision)
+        publish(self._run, finish.best_round, render_card(self._run, report, self._student.max_length))
+        self._audit(finish.best_round)
         write_json(self._run.final_report, report)
         log.info("finished: macro F1 on test %.3f -> %.3f (round %d)", before.scores.macro_f1, after.scores.macro_f1, finish.best_round)
 
-    @property
-    def _rows(self) -> list[Example]:
-        """Everything to learn from. Answers come back in no particular order; a student should not depend on it."""
-        return [*self._task.seed, *_examples(sorted(self._samples, key=lambda sample: (sample.origin.round, sample.id)))]
+    def _audit(self, best_round: int) -> None:
+        """Of the rows that there are, whether the kept student has learned the last of them or not."""
+        num_seed, num_rows = len(self._task.seed), len(self._cache)
+        drawn = random.Random(self._config.seed).sample(range(num_seed, num_rows), min(AUDITED_ROWS, num_rows - num_seed))
+        student, progress, _ = load_checkpoint(self._run, best_round)
+        found = audit(
+            self._task.seed,
+            self._cache.examples(sorted(drawn)),
+            self._task.validation,
+            self._mined.read(self.progress.round, AUDITED_ROWS),
+            self._predict(self._task.validation, self._validation, best_round, student, progress.num_train_rows),
+            self._config.gates.similarity,
+            self._config.seed,
+        )
+        write_json(self._run.audit, found)
 
     def _train_and_report(self, round: int, watermark: int) -> None:
-        training = self._train(self._student, self._rows, round)
-        self.progress = Progress(round, watermark, len(self._rows), training.epochs, training.train_s)
-        save_checkpoint(self._run, self._student, self.progress, self._predictions)
+        training = self._update(round)
+        self._moments = training.moments
+        self._previous = self.progress.round
+        self.progress = Progress(round, watermark, len(self._cache), training.epochs, training.train_s)
+        save_checkpoint(self._run, self._student, self.progress, self._moments)
         self._report()
         self._prune()
+
+    def _update(self, round: int) -> Training:
+        """Teach this round's student what the round wants it to learn."""
+        config = self._config.student
+        if config.update == "full" or round == 0:
+            return self._train(self._student, self._cache.rows(range(len(self._cache))), round, self._moments)
+        if not self._updated:
+            return Training(0, 0, 0.0, self._moments)
+        epochs = [self._cache.rows(self._lesson(round, epoch)) for epoch in range(1, config.epochs + 1)]
+        return self._train(self._student, epochs, round, self._moments)
+
+    def _lesson(self, round: int, epoch: int) -> Sequence[int]:
+        """Numbers of the rows in an epoch of an incremental update."""
+        config = self._config.student
+        if round % config.replay_every:
+            return self._updated
+        num_labels, num_seed = len(self._task.labels), len(self._task.seed)
+        generator = np.random.default_rng(derive_seed(self._config.seed, round, f"replay {epoch}"))
+        replayed = draw_replay(self._cache.labels, num_labels, num_seed, self._updated.start, config, generator)
+        return [*replayed.tolist(), *self._updated]
 
     def _report(self) -> None:
         """Evaluations row and weakness report of the student as it is."""
         progress, strategy = self.progress, self._config.strategy
-        card = self._score(self._student, self._validation)
+        predicted = predict(self._student, self._validation.tokens, self._hardware, self._config.student.batch_size)
+        hits = predicted.argmax(axis=1) == np.asarray(self._validation.labels)
+        card = score(predicted, self._validation.labels, self._task.label_names)
         append_evaluation(self._run, self._evaluation(card, progress.round, "validation", progress))
         match strategy.mining:
             case "out_of_fold":
-                predictions = self._predictions
+                predictions = self._mined.newest
             case "train":
-                predictions = self._predict(self._student, self._rows, progress.round)
+                is_full = self._config.student.update == "full" or progress.round == 0
+                learned = range(len(self._cache)) if is_full else self._lesson(progress.round, 1)
+                predictions = self._predict_numbers(learned, progress.round)
             case "held_out":
-                predictions = self._predict(self._student, self._task.validation, progress.round)
+                predictions = self._predict(self._task.validation, self._validation, progress.round)
+            case "none":
+                predictions = []
         blocks = mine(predictions, strategy.right, strategy.wrong, strategy.hard, self._config.seed, progress.round)
+        confusions = with_examples(card.confusions, (prediction.row for prediction in predictions))
+        before = read_json(self._run.report(progress.round - 1), WeaknessReport) if progress.round else None
         report = WeaknessReport(
             round=progress.round,
             loss=card.loss,
             scores=card.scores,
             classes=card.classes,
-            confusions=card.confusions,
+            confusions=confusions,
             mining=strategy.mining,
             right=blocks.right,
             wrong=blocks.wrong,
@@ -176,41 +263,77 @@ class Worker:
             num_train_rows=progress.num_train_rows,
             train_s=progress.train_s,
             epochs=progress.epochs,
+            weaknesses=find_weaknesses(card.classes, confusions),
+            slices=find_slices(self._validation.tokens, hits, self._vocabulary),
+            changes=find_changes(before, hits, [row.label for row in self._task.validation]),
+            intervals=card.intervals,
+            calibration=card.calibration,
+            hits="".join("01"[hit] for hit in hits.tolist()),
         )
         write_json(self._run.report(progress.round), report)
+        self._note_loss(card.loss)
         log.info(
             "round %d: %d rows, %d epochs in %.1f s; on validation macro F1 %.3f, loss %.3f",
             *(progress.round, progress.num_train_rows, progress.epochs, progress.train_s),
             *(card.scores.macro_f1, card.loss),
         )
 
+    def _note_loss(self, loss: float) -> None:
+        this = (loss, self.progress.round)
+        self._best = this if self._best is None else min(self._best, this)
+
     def _prune(self) -> None:
-        """Keep the checkpoints of round 0, of the best round so far, and of this one."""
-        reports = [read_json(self._run.report(round), WeaknessReport) for round in range(self.progress.round + 1)]
-        keep_checkpoints(self._run, {0, best_round(reports), self.progress.round})
+        """Keep the checkpoints of round 0, of the best round so far, of this one, and of the one before in case this one gets damaged."""
+        assert self._best is not None, "a round is reported on before its checkpoint is the last"
+        keep_checkpoints(self._run, {0, self._best[1], self._previous, self.progress.round})
 
     def _cross_fit(self) -> list[Mined]:
         """Seed rows as predicted by students of the other seed rows."""
-        folds = assign_folds([row.label for row in self._rows], self._config.seed)
+        folds = assign_folds([row.label for row in self._task.seed], self._config.seed)
         predictions: list[Mined] = []
         for fold in sorted({fold for fold in folds if fold is not None}):
-            inside = [row for row, number in zip(self._rows, folds, strict=True) if number == fold]
-            outside = [row for row, number in zip(self._rows, folds, strict=True) if number != fold]
+            inside = [row for row, number in enumerate(folds) if number == fold]
+            outside = [row for row, number in enumerate(folds) if number != fold]
             student = self._fresh_student(0)
-            self._train(student, outside, 0)
-            predictions += self._predict(student, inside, 0)
+            self._train(student, self._cache.rows(outside), 0)
+            predictions += self._predict(self._cache.examples(inside), self._cache.rows(inside), 0, student, len(outside))
         return predictions
+
+    def _renew(self, round: int) -> list[Mined]:
+        """Predictions that have become old, made again by a stand-in for the student; it learns half of what this round learns at most."""
+        if self._cache.first_of(round) > RENEWED_ROWS:
+            return []
+        is_full = self._config.student.update == "full"
+        budget = (len(self._cache) if is_full else len(self._updated)) // 2
+        predictions = self._mined.read(round - 1, RENEWED_ROWS)
+        renewal = plan_renewal(predictions, budget, derive_seed(self._config.seed, round, "renewal"))
+        if renewal is None:
+            return []
+        student = self._fresh_student(round)
+        self._train(student, self._encode(renewal.learn), round)
+        old = [predictions[index] for index in renewal.old]
+        examples = [Example(prediction.row.text, prediction.row.label) for prediction in old]
+        renewed = self._predict(examples, self._encode(examples), round, student, len(renewal.learn))
+        return [replace(new, round=prediction.round) for new, prediction in zip(renewed, old, strict=True)]
 
     def _fresh_student(self, round: int) -> Student:
         return new_student(self._config.student, self._task.label_names, derive_seed(self._config.seed, round, "weights"))
 
-    def _train(self, student: Student, rows: Sequence[Example], round: int) -> Training:
+    def _train(self, student: Student, rows: Rows | Sequence[Rows], round: int, moments: Moments | None = None) -> Training:
         seed = derive_seed(self._config.seed, round, "training")
-        return train(student, self._encode(rows), self._validation, self._config.student, self._hardware, seed)
+        return train(student, rows, self._validation, self._config.student, self._hardware, seed, moments)
 
-    def _predict(self, student: Student, rows: Sequence[Example], round: int) -> list[Mined]:
-        predicted = predict(student, self._encode(rows).tokens, self._hardware, self._config.student.batch_size)
-        return as_predictions(rows, predicted, self._task.label_names, round)
+    def _predict_numbers(self, numbers: Sequence[int], round: int) -> list[Mined]:
+        return self._predict(self._cache.examples(numbers), self._cache.rows(numbers), round)
+
+    def _predict(
+        self, examples: Sequence[Example], rows: Rows, round: int, student: Student | None = None, learned: int | None = None
+    ) -> list[Mined]:
+        """By a student that has learned `learned` rows; where none is given, by this one as it is."""
+        predicted = predict(student or self._student, rows.tokens, self._hardware, self._config.student.batch_size)
+        return as_predictions(
+            examples, predicted, self._task.label_names, round, self.progress.num_train_rows if learned is None else learned
+        )
 
     def _score(self, student: Student, rows: Rows) -> ScoreCard:
         predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
@@ -220,14 +343,14 @@ class Worker:
         student, progress, _ = load_checkpoint(self._run, round)
         card = self._score(student, self._encode(self._task.test))
         append_evaluation(self._run, self._evaluation(card, round, "test", progress))
-        return StudentScores(round, card.scores, card.classes, card.confusions)
+        return StudentScores(round, card.scores, card.classes, card.confusions, card.intervals, card.calibration)
 
     def _evaluation(self, card: ScoreCard, round: int, split: str, progress: Progress) -> Evaluation:
         return Evaluation(round, split, card.scores, card.classes, card.loss, progress.num_train_rows, progress.train_s, progress.epochs)
 
     def _encode(self, rows: Sequence[Example]) -> Rows:
         position = {name: index for index, name in enumerate(self._task.label_names)}
-        return Rows(self._cache.tokenise([row.text for row in rows]), [position[row.label] for row in rows])
+        return Rows(tokenise(self._student.tokenizer, [row.text for row in rows]), [position[row.label] for row in rows])
 
 
 def derive_seed(seed: int, round: int, purpose: str) -> int:
@@ -235,14 +358,11 @@ def derive_seed(seed: int, round: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {round} {purpose}".encode(), digest_size=7).digest())
 
 
-def _examples(samples: Iterable[Sample]) -> list[Example]:
-    return [Example(readable(sample.text), sample.label) for sample in samples]
-
-
-def _restore(run: RunDir) -> Worker:
-    """A worker behind its last checkpoint, or behind round 0."""
+def restore(run: RunDir) -> Worker:
+    """A worker behind its last checkpoint that is as it was written and has none damaged before it, or behind round 0."""
     config = restore_config(read_json(run.run_json, Manifest).config)
     task = load_task(config.task, config.seed)
+    _discard_damaged(run)
     rounds = checkpoint_rounds(run)
     if rounds:
         checkpoint = load_checkpoint(run, rounds[-1])
@@ -252,3 +372,16 @@ def _restore(run: RunDir) -> Worker:
         worker = Worker(run, config, task, new_student(config.student, task.label_names, derive_seed(config.seed, 0, "weights")))
         worker.learn_seed()
     return worker
+
+
+def _discard_damaged(run: RunDir) -> None:
+    """The first checkpoint that is damaged, and those after it: learned again from the one before, they come out the same."""
+    rounds = checkpoint_rounds(run)
+    for place, round in enumerate(rounds):
+        try:
+            check_checkpoint(run, round)
+        except DamagedCheckpointError as error:
+            before = f"the student of round {rounds[place - 1]}" if place else "the seed"
+            log.warning("%s; going on from %s, and learning the rounds after it again", error, before)
+            keep_checkpoints(run, rounds[:place])
+            return

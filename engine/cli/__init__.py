@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from engine.cli import runs, students, tables, teach
+from engine.cli import comparisons, prompts, replays, runs, students, tables, teach
 from engine.cli.shell import messages
 from engine.display import print_error
 from engine.errors import RefluxError
@@ -28,13 +28,25 @@ app = typer.Typer(
 app.command()(teach.run)
 app.command()(students.evaluate)
 app.command()(students.predict)
+app.command()(comparisons.compare)
+app.command()(students.export_student)
+app.command()(students.serve_student)
 app.command()(tables.query)
+app.command()(tables.show)
+app.command()(replays.replay)
+app.command()(runs.runs)
 app.command()(runs.report)
+app.command()(runs.export)
 app.command()(runs.compact)
+app.command()(runs.prune)
 
 teacher_app = typer.Typer(name="teacher", help="The teacher's server.", no_args_is_help=True, rich_markup_mode=None)
 teacher_app.command()(teach.serve)
 app.add_typer(teacher_app)
+
+prompts_app = typer.Typer(name="prompts", help="What is said to the teacher.", no_args_is_help=True, rich_markup_mode=None)
+prompts_app.command()(prompts.show)
+app.add_typer(prompts_app)
 
 
 def main() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
+import tomllib
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -14,11 +16,15 @@ import typer
 import uvloop
 from rich.console import Console
 
-from engine.display import inert
+from engine.display import inert, inert_json
+from engine.errors import UserError
 
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs, and nothing else, on standard output.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/quickstart.", metavar="RUN")]
 
 # Where nobody watches, rich would fold everything to 80 columns.
@@ -57,10 +63,30 @@ def _leave(farewell: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """What `--set KEY=VALUE` says, values as in TOML; a bare word is a string."""
+    return dict(_parse_setting(setting) for setting in settings or [])
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {setting}: expected KEY=VALUE, e.g. strategy.rounds=2")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
 def note(text: str) -> None:
     """A line for people, beside what was asked for."""
     messages.print(inert(text, max_chars=2000), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    except UnicodeEncodeError:
+        # It refuses the half surrogate pairs that a teacher's text may hold.
+        text = json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2, ensure_ascii=False)
+    sys.stdout.buffer.write(inert_json(text) + b"\n")

@@ -1,75 +1,169 @@
-"""Commands that use a trained student: `evaluate` and `predict`."""
+"""Commands that use a trained student: `evaluate`, `predict`, `export-student` and `serve-student`."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import msgspec
 import typer
-from rich.console import Group
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from engine.cli.shell import Json, output, print_json
+from engine.cli.shell import Json, messages, note, output, print_json, run_async
+from engine.config import restore_config
 from engine.display import plain_table
 from engine.errors import UserError
-from engine.rundir import RunDir
+from engine.manifest import Manifest
+from engine.report_views import scores_view
+from engine.reports import FinalReport
+from engine.rundir import RunDir, read_json
 from engine.task import read_column, read_examples
 
+if TYPE_CHECKING:
+    from student.labelling import Tally
+    from student.row_reader import Chunk
+    from student.row_writer import Write
+
 Student = Annotated[Path, typer.Argument(help="Folder of a trained student, or of a run (takes its final student).", metavar="MODEL")]
+BackendOption = Annotated[
+    Literal["torch", "onnx", "onnx-int8"], typer.Option(help="What computes; the ONNX ones want a folder of `reflux export-student`.")
+]
+TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column with the texts.")]
+
+LONG_S = 5.0
+"""After which a person would like to hear how fast it went."""
 
 
 def evaluate(
     model: Student,
     data: Annotated[Path, typer.Argument(help="Labelled rows: .jsonl, .csv or .parquet with columns text and label.", metavar="DATA")],
+    backend: BackendOption = "torch",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     as_json: Json = False,
 ) -> None:
-    """Score a student on labelled rows.
+    """Score a student on labelled rows, and say how sure the scores are.
 
     Example: reflux evaluate runs/quickstart examples/quickstart/data/test.jsonl
     """
     rows = read_examples(data)
-    from student import Predictor, score_rows
+    from student import load_predictor, score_rows
 
-    scored = score_rows(Predictor.load(student_folder(model)), rows, batch_size)
+    scored = score_rows(load_predictor(student_folder(model), backend), rows, batch_size)
     if as_json:
         print_json(scored)
-        return
-    scores = scored.scores
-    headline = [
-        ("accuracy", scores.accuracy),
-        ("macro F1", scores.macro_f1),
-        ("weighted F1", scores.weighted_f1),
-        ("rows", scores.num_rows),
-    ]
-    classes = [
-        (score.label, score.precision, score.recall, score.f1, score.support) for score in sorted(scored.classes, key=lambda c: c.f1)
-    ]
-    output.print(Group(plain_table(("", ""), headline), "", plain_table(("label", "precision", "recall", "F1", "rows"), classes)))
+    else:
+        output.print(scores_view(scored.scores, scored.classes, scored.intervals, scored.calibration))
 
 
 def predict(
     model: Student,
-    data: Annotated[Path, typer.Argument(help="Texts: .jsonl, .csv or .parquet with a column text, or - for lines on standard input.")],
-    out: Annotated[Path | None, typer.Option(help="JSONL file to write; standard output if not given.")] = None,
+    data: Annotated[Path, typer.Argument(help="Texts: .jsonl, .csv or .parquet, the folder of a dataset, or - for standard input.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .jsonl, .csv or .parquet; JSON lines on standard output if not given.")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add those of all labels.")] = False,
+    backend: BackendOption = "torch",
+    text_column: TextColumnOption = "text",
+    stdin_format: Annotated[
+        Literal["lines", "jsonl"], typer.Option(help="What comes on standard input: a text a line, or JSON lines.")
+    ] = "lines",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
 ) -> None:
-    """Label texts: a JSON line for each, with text, label and confidence.
+    """Label texts, of which there may be more than memory holds. Other columns are kept; standard input is answered line by line.
 
+    Example: reflux predict runs/quickstart tickets.parquet --out labelled.parquet
     Example: echo "my kettle arrived with a crack" | reflux predict runs/quickstart -
     """
-    texts: Iterable[str] = (line.rstrip("\n") for line in sys.stdin) if str(data) == "-" else read_column(data, "text")
-    from student import Predictor
+    from student.row_reader import count_rows
+    from student.row_writer import check_output
 
-    predictor = Predictor.load(student_folder(model))
-    with out.open("wb") if out else os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
-        for batch in _batches(texts, batch_size):
-            predictions = predictor.predict(batch, batch_size)
-            lines = [{"text": text, "label": label, "confidence": round(p, 4)} for text, (label, p) in zip(batch, predictions, strict=True)]
-            file.write(msgspec.json.Encoder().encode_lines(lines))
+    folder = student_folder(model)
+    if out is not None:
+        check_output(out)
+    # Opened before the student is loaded, which takes seconds: a mistyped name is told at once.
+    total = None if str(data) == "-" else count_rows(data)
+    from student import load_predictor
+    from student.labelling import label_rows
+
+    predictor = load_predictor(folder, backend)
+    began = time.perf_counter()
+    with _output(out, predictor.labels) as write, _progress(total) as on_rows:
+        tally = label_rows(
+            predictor,
+            _chunks(data, text_column, stdin_format),
+            write,
+            batch_size=batch_size,
+            probabilities=probabilities,
+            on_rows=on_rows,
+        )
+    _tell(tally, predictor.max_length, time.perf_counter() - began)
+
+
+def export_student(
+    model: Student,
+    folder: Annotated[Path, typer.Argument(help="Folder to write; must not be there yet.", metavar="DIR")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add a float32 graph for onnxruntime.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Add an int8 graph: smaller, and faster on processors with VNNI or AMX.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Texts to compare predictions on; the run's validation rows if not given.")] = None,
+    text_column: TextColumnOption = "text",
+    as_json: Json = False,
+) -> None:
+    """Write a student to a folder of its own: a Hugging Face folder with a model card, and graphs that run without torch.
+
+    Each graph is compared with the student; where predictions differ nothing is written.
+
+    Example: reflux export-student runs/quickstart exported --onnx --int8
+    """
+    source, run = student_folder(model), _run_of(model)
+    texts = (read_column(data, text_column) if data else _validation_texts(run)) if onnx or int8 else []
+    from student.export import Format, export_student
+
+    formats: list[Format] = [*(["onnx"] if onnx else []), *(["onnx-int8"] if int8 else [])]
+    exported = export_student(source, folder, formats, texts, card=_missing_card(source, run))
+    if as_json:
+        print_json(exported)
+        return
+    lines = [(graph.file, graph.megabytes, graph.num_rows, f"{graph.same_labels:.2%}", graph.max_difference) for graph in exported.graphs]
+    if lines:
+        output.print(plain_table(("graph", "MB", "rows compared", "same label", "largest difference of a probability"), lines))
+    output.print(f"written to {exported.folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def serve_student(
+    model: Student,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Only this machine by default; anybody who reaches it may ask.")] = "127.0.0.1",
+    backend: BackendOption = "torch",
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts computed at once, at most.")] = 64,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Texts that may wait; whoever comes then gets a 503.")] = 4096,
+    as_json: Json = False,
+) -> None:
+    """Serve a student over HTTP until Ctrl-C: POST /predict {"texts": ["..."]}, GET /health, GET /metrics.
+
+    Example: reflux serve-student runs/quickstart --port 8080
+    """
+    from student import load_predictor
+    from student.serving import ServingLimits, serving
+
+    predictor = load_predictor(student_folder(model), backend)
+    limits = ServingLimits(max_waiting=max_waiting)
+
+    async def serve() -> None:
+        async with serving(predictor, host=host, port=port, batch_size=batch_size, limits=limits) as url:
+            if as_json:
+                print_json({"url": url, "labels": predictor.labels})
+            else:
+                output.print(f"{url}/predict", markup=False, highlight=False, soft_wrap=True)
+            sys.stdout.flush()
+            await asyncio.Event().wait()
+
+    run_async(serve(), "Stopped; what was taken has been answered.")
 
 
 def student_folder(path: Path) -> Path:
@@ -82,12 +176,70 @@ def student_folder(path: Path) -> Path:
     return path
 
 
-def _batches(texts: Iterable[str], size: int) -> Iterable[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _run_of(model: Path) -> RunDir | None:
+    """The run that a folder of a student, or of a run, belongs to."""
+    for folder in (model, model.resolve().parent.parent):
+        if (folder / "run.json").is_file():
+            return RunDir(folder)
+    return None
+
+
+def _validation_texts(run: RunDir | None) -> list[str]:
+    if run is None:
+        raise UserError("a graph is compared with the student on real texts, and this folder belongs to no run; give a file as --data")
+    data = restore_config(read_json(run.run_json, Manifest).config).task.data
+    return read_column(data.validation, data.text_column)
+
+
+def _missing_card(source: Path, run: RunDir | None) -> str | None:
+    """For a student of a finished run that came without one."""
+    if run is None or (source / "README.md").exists() or source.resolve() != run.final_student.resolve() or not run.final_report.exists():
+        return None
+    from student.card import render_card
+    from student.model import load_student
+
+    return render_card(run, read_json(run.final_report, FinalReport), load_student(source).max_length)
+
+
+def _chunks(data: Path, column: str, stdin_format: str) -> Iterator[Chunk]:
+    from student.row_reader import lines_at_once, read_chunks, read_lines, read_objects
+
+    if str(data) != "-":
+        return read_chunks(data, column)
+    windows = lines_at_once(cast(BufferedReader, sys.stdin.buffer))
+    return read_lines(windows, column) if stdin_format == "lines" else read_objects(windows, column)
+
+
+@contextmanager
+def _output(out: Path | None, labels: tuple[str, ...]) -> Generator[Write]:
+    from student.row_writer import JsonWriter, writing
+
+    if out is not None:
+        with writing(out, labels) as write:
+            yield write
+    else:
+        with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:
+            yield JsonWriter(file).write
+
+
+@contextmanager
+def _progress(total: int | None) -> Generator[Callable[[int], None]]:
+    """Where somebody watches, and not where the answers themselves are watched."""
+    if not messages.is_terminal or sys.stdout.isatty():
+        yield lambda _: None
+        return
+    columns = (TextColumn("rows"), MofNCompleteColumn(), TextColumn("{task.speed:,.0f}/s"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages, transient=True) as progress:
+        task = progress.add_task("rows", total=total)
+        yield lambda rows: progress.advance(task, rows)
+
+
+def _tell(tally: Tally, max_length: int, took_s: float) -> None:
+    if took_s > LONG_S:
+        note(f"{tally.rows:,} rows in {took_s:,.1f} s: {tally.rows / took_s:,.0f} rows/s")
+    if tally.cut:
+        note(f"{tally.cut:,} of {tally.rows:,} texts are longer than the {max_length} tokens that the student reads; they were cut")
+    if tally.empty:
+        note(f"{tally.empty:,} texts are empty; their label says nothing")
+    if tally.problems:
+        note(f"{tally.problems:,} rows could not be labelled, and say why under `problem`; the first is {tally.first_problem}")

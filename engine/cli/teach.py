@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from engine.cli.shell import Json, messages, note, output, print_json, run_async
-from engine.config import RunConfig, TeacherConfig, load_config, resolve_model
+from engine.cli.shell import Json, Settings, messages, note, output, parse_settings, print_json, run_async
+from engine.config import RunConfig, TeacherConfig, change_config, load_config, resolve_model
 from engine.console_progress import console_progress
 from engine.discovery import find_models
 from engine.display import plain_table, summary_view
@@ -19,24 +18,24 @@ from engine.endpoint import configured_endpoints
 from engine.errors import UserError
 from engine.launch import check_model, choose_port
 from engine.loop import run_loop
-from engine.manifest import Manifest, check_same
+from engine.manifest import Manifest, check_same, stored_config
 from engine.preflight import Machine, check_machine
-from engine.rundir import RunDir, read_json
+from engine.rehearsal import check_prompts
+from engine.retention import Use, freed_parts, require
+from engine.rundir import RunDir, open_run, read_json
 from engine.server import VllmServer
 from engine.summary import Summary
 from engine.task import load_task
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="TOML file of the run.", metavar="CONFIG")],
+    config: Annotated[Path, typer.Argument(help="TOML file of the run, or the folder of a run to go on with.", metavar="CONFIG")],
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.")] = None,
     endpoint: Annotated[
         list[str] | None, typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1; several share the work.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
-    ] = None,
+    settings: Settings = None,
     again: Annotated[bool, typer.Option("--again", help="Set a finished or different run aside (NAME.1, …) and start anew.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -44,10 +43,16 @@ def run(
 
     Example: reflux run examples/quickstart/quickstart.toml --seed 2
     """
-    overrides: dict[str, Any] = dict(_parse_setting(setting) for setting in settings or [])
+    overrides = parse_settings(settings)
     overrides |= {key: value for key, value in (("seed", seed), ("teacher.endpoint", endpoint or None)) if value is not None}
-    resolved = load_config(config, overrides)
-    place = RunDir(out or Path("runs") / resolved.name)
+    if (config / "run.json").is_file():
+        if out is not None:
+            raise UserError(f"{config} is the folder of a run already; leave --out away, or give the run's TOML file")
+        place = open_run(config)
+        resolved = change_config(stored_config(place, read_json(place.run_json, Manifest)), overrides)
+    else:
+        resolved = load_config(config, overrides)
+        place = RunDir(out or Path("runs") / resolved.name)
     if again:
         _set_aside(place, resolved)
     if place.summary.exists():
@@ -65,6 +70,7 @@ def run(
 def _teach(config: RunConfig, place: RunDir) -> Summary:
     # Everything that can be wrong is looked at before anything is written or started.
     task = load_task(config.task, config.seed)
+    check_prompts(config, task)
     from student import check_encoder  # torch and transformers are not loaded for commands that do not need them
 
     check_encoder(config.student)
@@ -77,6 +83,7 @@ def _teach(config: RunConfig, place: RunDir) -> Summary:
     for warning in check_machine(Machine.here(place.root), serve=not endpoints):
         note(f"note: {warning}")
     if place.run_json.exists():
+        require(place, Use.RESUME)
         check_same(place, read_json(place.run_json, Manifest), config)
         note(f"going on with {place.root}")
     with console_progress(messages) as progress:
@@ -117,21 +124,11 @@ def serve(
     run_async(serve_until_stopped(), "Stopped.")
 
 
-def _parse_setting(setting: str) -> tuple[str, Any]:
-    key, equals, value = setting.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {setting}: expected KEY=VALUE, e.g. strategy.rounds=2")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value  # a bare word is a string
-
-
 def _set_aside(place: RunDir, config: RunConfig) -> None:
     """Rename the folder of a run that is finished, or of another configuration; one that was merely stopped stays, to be resumed."""
     if not place.run_json.exists():
         return
-    if not place.summary.exists():
+    if not place.summary.exists() and not freed_parts(place):
         try:
             check_same(place, read_json(place.run_json, Manifest), config)
         except UserError:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from engine.store.text import MARK, escape, unescape
@@ -23,8 +24,14 @@ Columns: TypeAlias = Mapping[str, "Sequence[Any] | pa.Array"]
 
 def table(schema: pa.Schema, columns: Columns) -> pa.Table:
     """Each column by its field's name. What is an array already is taken as it is."""
-    arrays = [_array(columns[field.name], field.type) for field in schema]
+    arrays = [array(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def array(values: Sequence[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    return texts(values) if pa.types.is_string(kind) else pa.array(values, kind)
 
 
 def lists(values: Iterable[Sequence[Any]], kind: pa.ListType, items: pa.Array) -> pa.Array:
@@ -35,14 +42,20 @@ def lists(values: Iterable[Sequence[Any]], kind: pa.ListType, items: pa.Array) -
 
 def texts(values: Sequence[str | None]) -> pa.Array:
     try:
-        array = pa.array(values, pa.string())
+        stored = pa.array(values, pa.string())
     except UnicodeEncodeError:
         pass
     else:
-        content = array.buffers()[2]
-        if content is None or _MARK not in content.to_pybytes():
-            return array
+        if not _has_mark(stored.buffers()[2]):
+            return stored
     return pa.array([None if value is None else escape(value) for value in values], pa.string())
+
+
+def _has_mark(content: pa.Buffer | None) -> bool:
+    # Most text has no byte as high as the mark's first, which numpy sees in no time.
+    if content is None or not len(content) or np.frombuffer(content, np.uint8).max() < _MARK[0]:
+        return False
+    return _MARK in content.to_pybytes()
 
 
 def values(rows: pa.Table, name: str) -> list[Any]:
@@ -54,9 +67,3 @@ def values(rows: pa.Table, name: str) -> list[Any]:
     if pa.types.is_string(column.type):
         return [value if value is None else unescape(value) for value in plain]
     return plain
-
-
-def _array(values: Sequence[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, pa.Array):
-        return values
-    return texts(values) if pa.types.is_string(kind) else pa.array(values, kind)

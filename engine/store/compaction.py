@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from engine.errors import StoreError
 from engine.rundir import RunDir, sync_folder
-from engine.store.schemas import SCHEMAS
-from engine.store.segments import PARTS_KEY, ROW_GROUP_ROWS, Segment, committed, covered, open_segment, part_counts, segment_writer
+from engine.store.schemas import SCHEMAS, as_present
+from engine.store.segments import PARTS_KEY, Segment, committed, covered, open_segment, part_counts, row_group_rows, segment_writer
 
 MAX_MERGED_BYTES = 256 * 2**20
 """Segments are merged up to this size."""
@@ -91,7 +91,7 @@ def _merge(group: Sequence[Segment], name: str) -> None:
     with temporary.open("wb") as file:
         with segment_writer(file, schema.with_metadata({**schema.metadata, PARTS_KEY: parts})) as writer:
             for rows in _row_groups(group, schema):
-                writer.write_table(rows, ROW_GROUP_ROWS)
+                writer.write_table(rows, row_group_rows(schema))
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
@@ -106,8 +106,8 @@ def _row_groups(group: Sequence[Segment], schema: pa.Schema) -> Iterator[pa.Tabl
     for segment in group:
         with open_segment(segment, schema) as file:
             for number in range(file.num_row_groups):
-                held = pa.concat_tables([held, file.read_row_group(number).replace_schema_metadata(schema.metadata)])
-                whole = held.num_rows - held.num_rows % ROW_GROUP_ROWS
+                held = pa.concat_tables([held, as_present(file.read_row_group(number), schema)])
+                whole = held.num_rows - held.num_rows % row_group_rows(schema)
                 if whole:
                     yield held.slice(0, whole)
                     held = held.slice(whole).combine_chunks()

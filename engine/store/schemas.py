@@ -1,7 +1,7 @@
 """One explicit Arrow schema a table, and the way from records to Arrow and back.
 
-Nothing is inferred from rows. Each schema carries its table's name and version, and a segment of another version is refused, not guessed
-at. What is packed comes back equal; `started_at` does to the microsecond. Strings are stored as `engine.store.text` says.
+Nothing is inferred from rows. Each schema carries its table's name and version, and a segment of a version that cannot be read is refused,
+not guessed at. What is packed comes back equal; `started_at` does to the microsecond. Strings are stored as `engine.store.text` says.
 """
 
 # pyright: reportUnknownParameterType=false
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from engine.records import (
     Call,
-    ClassScore,
     Completion,
     Failure,
     FailureReason,
@@ -33,11 +33,11 @@ from engine.records import (
     RowCounts,
     Sample,
     SamplingParams,
-    Scores,
     Timings,
     Usage,
 )
-from engine.store.columns import Columns, lists, table, texts, values
+from engine.reports import ClassScore, Scores
+from engine.store.columns import Columns, array, lists, table, texts, values
 from engine.store.text import escape, unescape
 
 VERSION_KEY = b"reflux"
@@ -84,9 +84,14 @@ _ROW_FIELDS = [_required(name, _TEXT) for name in ("id", "text", "label")]
 _ORIGIN_FIELDS = [
     *(_required(name, _INT) for name in ("round", "report")),
     *(_required(name, _TEXT) for name in ("assignment", "weakness", "strategy", "template", "prompt_hash", "teacher", "request_id")),
+    pa.field("replays", _TEXT),
 ]
 _ROW_COUNT_FIELDS = [_required(f"rows_{name}", _INT) for name in ("requested", "accepted", "rejected", "failed", "surplus")]
-_SCORE_FIELDS = [*(_required(name, _FLOAT) for name in ("accuracy", "macro_f1", "weighted_f1")), _required("num_rows", _INT)]
+_SCORE_FIELDS = [
+    *(_required(name, _FLOAT) for name in ("accuracy", "macro_f1", "weighted_f1")),
+    pa.field("mcc", _FLOAT),
+    _required("num_rows", _INT),
+]
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
 _MESSAGES = pa.list_(_required("item", _MESSAGE))
 _ENDINGS = pa.list_(pa.field("item", _TEXT))
@@ -95,13 +100,13 @@ _CLASS_SCORE = pa.struct(
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": _schema("samples", 1, [*_ROW_FIELDS, *_ORIGIN_FIELDS]),
+    "samples": _schema("samples", 2, [*_ROW_FIELDS, *_ORIGIN_FIELDS]),
     "rejections": _schema(
-        "rejections", 1, [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS]
+        "rejections", 2, [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS]
     ),
     "calls": _schema(
         "calls",
-        2,
+        3,
         [
             *_ORIGIN_FIELDS,
             _required("model", _TEXT),
@@ -134,7 +139,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "evaluations": _schema(
         "evaluations",
-        1,
+        2,
         [
             _required("round", _INT),
             _required("split", _TEXT),
@@ -149,20 +154,84 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
+_OLDEST_READ: Mapping[str, int] = {"samples": 1, "rejections": 1, "calls": 2, "evaluations": 1}
+"""Versions since which a table has only got columns that may be null."""
+
+
+def is_readable(schema: pa.Schema, found: bytes) -> bool:
+    """Whether rows of the version that is named so can be read by this schema."""
+    name, version = schema.metadata[VERSION_KEY].decode().split()
+    found_name, _, found_version = found.decode(errors="replace").rpartition(" ")
+    return found_name == name and found_version in map(str, range(_OLDEST_READ.get(name, int(version)), int(version) + 1))
+
+
+def as_present(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of any version that can be read, with the columns of this one; what they do not have is null."""
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(schema.names).replace_schema_metadata(schema.metadata)
+
+
+_ROW_VALUES: Mapping[str, tuple[str, ...]] = {
+    "samples": ("id", "text", "label"),
+    "rejections": ("id", "text", "label", "reason", "detail", "raw"),
+}
+
+
+class RowBuffer:
+    """Samples, or rejections, that wait for their segment: their values end to end in one list.
+
+    Python's garbage collector looks through all objects that stay, again and again; a list of records took a third of the store's time.
+    One thread adds; another may pack and drop meanwhile.
+    """
+
+    def __init__(self, table: Literal["samples", "rejections"]) -> None:
+        self.table = table
+        self._names = (*_ROW_VALUES[table], "origin")
+        self._read = attrgetter(*self._names)
+        self._values: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._values) // len(self._names)
+
+    def add(self, row: Sample | Rejection) -> None:
+        self._values += self._read(row)
+
+    def pack(self, count: int) -> pa.Table:
+        """The first rows."""
+        width = len(self._names)
+        columns = {name: self._values[place : count * width : width] for place, name in enumerate(self._names)}
+        return table(SCHEMAS[self.table], {**columns, **_shared_origins(columns["origin"])})
+
+    def drop(self, count: int) -> None:
+        del self._values[: count * len(self._names)]
+
+
 def pack_samples(samples: Iterable[Sample]) -> pa.Table:
-    samples = list(samples)
-    columns = _columns(samples, "id", "text", "label")
-    return table(SCHEMAS["samples"], {**columns, **_origins([sample.origin for sample in samples])})
+    return _pack_rows("samples", samples)
 
 
 def unpack_samples(rows: pa.Table) -> list[Sample]:
-    return [Sample(*row) for row in zip(*(values(rows, name) for name in ("id", "text", "label")), _read_origins(rows), strict=True)]
+    columns = (values(rows, name) for name in _ROW_VALUES["samples"])
+    return [Sample(*row) for row in zip(*columns, _read_origins(rows), strict=True)]
 
 
 def pack_rejections(rejections: Iterable[Rejection]) -> pa.Table:
-    rejections = list(rejections)
-    columns = _columns(rejections, "id", "text", "label", "reason", "detail", "raw")
-    return table(SCHEMAS["rejections"], {**columns, **_origins([rejection.origin for rejection in rejections])})
+    return _pack_rows("rejections", rejections)
+
+
+def unpack_rejections(rows: pa.Table) -> list[Rejection]:
+    ids, contents, labels, reasons, details, raws = (values(rows, name) for name in _ROW_VALUES["rejections"])
+    columns = zip(ids, map(RejectionReason, reasons), details, raws, contents, labels, _read_origins(rows), strict=True)
+    return [Rejection(*row) for row in columns]
+
+
+def _pack_rows(table: Literal["samples", "rejections"], rows: Iterable[Sample | Rejection]) -> pa.Table:
+    buffer = RowBuffer(table)
+    for row in rows:
+        buffer.add(row)
+    return buffer.pack(len(buffer))
 
 
 def pack_prompts(requests: Sequence[Request]) -> pa.Table:
@@ -315,6 +384,15 @@ def _columns(rows: Sequence[object], *names: str) -> Columns:
 
 def _origins(origins: Sequence[Origin]) -> Columns:
     return _columns(origins, *(field.name for field in _ORIGIN_FIELDS))
+
+
+def _shared_origins(origins: Sequence[Origin]) -> Columns:
+    """The rows of a call stand together and share theirs: it is packed once and repeated."""
+    identities = np.fromiter(map(id, origins), np.int64, len(origins))
+    is_first = np.diff(identities, prepend=-1) != 0
+    shared = _origins([origins[place] for place in is_first.nonzero()[0].tolist()])
+    places = pa.array(is_first.cumsum() - 1)
+    return {name: array(column, SCHEMAS["samples"].field(name).type).take(places) for name, column in shared.items()}
 
 
 def _read_origins(rows: pa.Table) -> list[Origin]:

@@ -20,7 +20,7 @@ unfinished round again, `replay` answers what was answered, and what is committe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -34,7 +34,7 @@ from engine.rundir import RunDir
 from engine.store.answers import CommittedCalls
 from engine.store.ids import Ids
 from engine.store.journal import Journal
-from engine.store.schemas import SCHEMAS, Ending, pack_calls, pack_prompts, pack_rejections, pack_rounds, pack_samples
+from engine.store.schemas import SCHEMAS, Ending, RowBuffer, pack_calls, pack_prompts, pack_rounds
 from engine.store.segments import prepare_folder, read_table, write_segment
 from engine.store.tables import read_rounds
 
@@ -68,9 +68,19 @@ class _OpenRequest:
     """A request that has an answer or rows, and no committed call."""
 
     outcome: Outcome | None = None
-    endings: dict[str, Ending] = field(default_factory=dict)
-    """Of its rows, by their id."""
+    endings: list[Ending | None] = field(default_factory=list)
+    """Of its rows, by their place in the reply; None for one that has not ended."""
     has_call: bool = False
+
+    def ending(self, place: int) -> Ending | None:
+        return self.endings[place] if place < len(self.endings) else None
+
+    def end(self, place: int, ending: Ending) -> None:
+        if place == len(self.endings):
+            self.endings.append(ending)
+        else:
+            self.endings += [None] * (place + 1 - len(self.endings))
+            self.endings[place] = ending
 
 
 class Store:
@@ -89,8 +99,8 @@ class Store:
         """One for each prompt that is not committed yet."""
         self._new_prompts: set[str] = set()
         """Their hashes."""
-        self._samples: list[Sample] = []
-        self._rejections: list[Rejection] = []
+        self._samples = RowBuffer("samples")
+        self._rejections = RowBuffer("rejections")
         self._calls: list[Call] = []
         self._num_bytes = 0
         """Of text in the buffered calls, put in so far."""
@@ -130,6 +140,11 @@ class Store:
             generation_s=sum(record.generation_s for record in self._rounds),
         )
 
+    @property
+    def num_open(self) -> int:
+        """Requests with an answer or rows, whose call is not committed: what a round that is being asked has come to."""
+        return len(self._requests)
+
     def replay(self, request_id: str) -> Outcome | None:
         """The answer this request has got, in this process or an earlier one. One of a committed call is read from its segment, which now
         and then takes some ms.
@@ -156,7 +171,7 @@ class Store:
         """
         request_id, _, place = row_id.rpartition("-")
         if (request := self._requests.get(request_id)) is not None:
-            return request.endings.get(row_id)
+            return request.ending(int(place))
         found = self._committed.find(request_id)
         return None if found is None or int(place) >= len(found.endings) else found.endings[int(place)]
 
@@ -164,14 +179,14 @@ class Store:
         """False, and no second row, if a row of this id has ended already or its call has been added."""
         if not self._end(sample.id, "accepted", sample.origin):
             return False
-        self._samples.append(sample)
+        self._samples.add(sample)
         return True
 
     def add_rejection(self, rejection: Rejection) -> bool:
         """False, and no second row, if a row of this id has ended already or its call has been added."""
         if not self._end(rejection.id, rejection.reason, rejection.origin):
             return False
-        self._rejections.append(rejection)
+        self._rejections.add(rejection)
         return True
 
     async def add_call(self, call: Call) -> bool:
@@ -180,6 +195,7 @@ class Store:
         request = self._requests.get(request_id)
         if request.has_call if request is not None else request_id in self._committed:
             return False
+        self._check_disk()
         self._check_open(call.origin)
         assert call.rows.is_balanced, f"call {request_id} does not add up: {call.rows}"
         assert request is not None, f"call {request_id} was not recorded before it was acted on"
@@ -211,7 +227,11 @@ class Store:
         if isinstance(call.outcome, Completion):
             self._num_bytes += len(call.outcome.text)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SEAL_AFTER_S, self._begin_sealing)
+            self._timer = asyncio.get_running_loop().call_later(SEAL_AFTER_S, self._seal_in_time)
+
+    def _seal_in_time(self) -> None:
+        if self._failure is None:  # else the next call is told
+            self._begin_sealing()
 
     async def _make_room(self) -> None:
         while (fullness := self._fullness) >= 1.0:
@@ -262,23 +282,26 @@ class Store:
             has_call = pc.call_function("is_in", [rows.column("request_id")], pc.SetLookupOptions(calls.column("request_id")))
             for row in rows.filter(pc.call_function("invert", [has_call])).to_pylist():
                 request = self._requests.setdefault(row["request_id"], _OpenRequest())
-                request.endings[row["id"]] = RejectionReason(row["reason"]) if "reason" in row else "accepted"
+                place = int(row["id"].rpartition("-")[2])
+                request.end(place, RejectionReason(row["reason"]) if "reason" in row else "accepted")
 
     def _column(self, table: str, *names: str, filter: pc.Expression | None = None) -> pa.Table:
         return read_table(self._run.table(table), SCHEMAS[table], [*names], filter)
 
     def _end(self, row_id: str, ending: Ending, origin: Origin) -> bool:
         """Whether the row ends now, as it has not before."""
-        request_id = row_id.rpartition("-")[0]
+        # A row's id is its request's and its place in the reply.
+        request_id, _, number = row_id.rpartition("-")
+        place = int(number)
         request = self._requests.get(request_id)
         if request is None:
             if request_id in self._committed:
                 return False
             request = self._requests[request_id] = _OpenRequest()
-        if request.has_call or row_id in request.endings:
+        if request.has_call or request.ending(place) is not None:
             return False
         self._check_open(origin)
-        request.endings[row_id] = ending
+        request.end(place, ending)
         return True
 
     def _check_open(self, origin: Origin) -> None:
@@ -295,8 +318,10 @@ class Store:
         prompts = self._commit_first("prompts", self._prompts, len(self._prompts), pack_prompts)
         self._prompt_ids.add(request.prompt_hash for request in prompts)
         self._new_prompts.difference_update([request.prompt_hash for request in prompts])
-        self._commit_first("samples", self._samples, len(self._samples), pack_samples)
-        self._commit_first("rejections", self._rejections, len(self._rejections), pack_rejections)
+        for rows in (self._samples, self._rejections):
+            if num_rows := len(rows):
+                self._commit(rows.table, rows.pack, num_rows)
+                rows.drop(num_rows)
         calls = self._commit_first("calls", self._calls, num_calls, self._pack_calls)
         request_ids = [call.outcome.request_id for call in calls]
         # In this order, so that each is found at every moment.
@@ -307,30 +332,24 @@ class Store:
         self._num_bytes_sealed = num_bytes
 
     def _pack_calls(self, calls: Sequence[Call]) -> pa.Table:
-        return pack_calls(calls, [_by_place(self._requests[call.outcome.request_id].endings) for call in calls])
+        return pack_calls(calls, [self._requests[call.outcome.request_id].endings for call in calls])
 
     def _complete_round(self, record: RoundRecord) -> None:
         self._seal()
-        self._commit("rounds", [record], pack_rounds)
+        self._commit("rounds", pack_rounds, [record])
         self._rounds.append(record)
 
     def _commit_first(self, table: str, buffer: list[T], count: int, pack: Callable[[Sequence[T]], pa.Table]) -> list[T]:
         rows = buffer[:count]
         if rows:
-            self._commit(table, rows, pack)
+            self._commit(table, pack, rows)
             del buffer[:count]
         return rows
 
-    def _commit(self, table: str, rows: Sequence[T], pack: Callable[[Sequence[T]], pa.Table]) -> None:
+    def _commit(self, table: str, pack: Callable[[T], pa.Table], rows: T) -> None:
         self._check_disk()
         try:
             write_segment(self._run.table(table), pack(rows))
         except Exception as error:
             self._failure = error
             raise
-
-
-def _by_place(endings: Mapping[str, Ending]) -> list[Ending | None]:
-    """A row's id is its request's and its place in the reply."""
-    places: dict[int, Ending] = {int(row_id.rpartition("-")[2]): ending for row_id, ending in endings.items()}
-    return [places.get(place) for place in range(max(places, default=-1) + 1)]

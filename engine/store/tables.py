@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from engine.errors import StoreError
-from engine.records import Call, RoundRecord, Sample
+from engine.records import Call, Message, Rejection, RoundRecord, Sample
 from engine.rundir import RunDir
 from engine.store.schemas import (
     SCHEMAS,
@@ -26,6 +26,7 @@ from engine.store.schemas import (
     pack_evaluations,
     unpack_calls,
     unpack_prompts,
+    unpack_rejections,
     unpack_rounds,
     unpack_samples,
 )
@@ -46,14 +47,26 @@ def read_rounds(run: RunDir) -> list[RoundRecord]:
     return sorted(unpack_rounds(read_table(run.table("rounds"), SCHEMAS["rounds"])), key=lambda record: record.round)
 
 
-def read_samples(run: RunDir) -> list[Sample]:
-    """All committed samples, in the order written, those of a round in progress included."""
-    return unpack_samples(read_table(run.table("samples"), SCHEMAS["samples"]))
+def read_samples(run: RunDir, filter: ds.Expression | None = None) -> list[Sample]:
+    """Committed samples, in the order written, those of a round in progress included."""
+    return unpack_samples(read_table(run.table("samples"), SCHEMAS["samples"], filter=filter))
+
+
+def read_rejections(run: RunDir, filter: ds.Expression | None = None) -> list[Rejection]:
+    """Committed rejections, as above."""
+    return unpack_rejections(read_table(run.table("rejections"), SCHEMAS["rejections"], filter=filter))
+
+
+def read_prompt(run: RunDir, prompt_hash: str) -> tuple[Message, ...]:
+    """What a committed row or call was asked with."""
+    wanted = pc.field("prompt_hash") == prompt_hash
+    return unpack_prompts(read_table(run.table("prompts"), SCHEMAS["prompts"], filter=wanted))[prompt_hash]
 
 
 def read_texts(run: RunDir) -> Iterator[str]:
-    """Of all committed samples, in no order; for runs that are larger than memory."""
-    for batch in open_table(run.table("samples"), SCHEMAS["samples"]).to_batches(columns=["text"]):
+    """Of all committed samples, in the order written; for runs that are larger than memory."""
+    samples = open_table(run.table("samples"), SCHEMAS["samples"])
+    for batch in samples.to_batches(columns=["text"], batch_readahead=1, fragment_readahead=1):
         yield from map(unescape, batch.column(0).to_pylist())
 
 
@@ -94,8 +107,8 @@ def append_evaluation(run: RunDir, evaluation: Evaluation) -> bool:
     """Commit a row of the evaluations table; False if the round's student was scored on that split already. For the student alone."""
     folder, schema = run.table("evaluations"), SCHEMAS["evaluations"]
     prepare_folder(folder)
-    for row in read_table(folder, schema, columns=["round", "split"]).to_pylist():
-        if row == {"round": evaluation.round, "split": evaluation.split}:
-            return False
+    same = (pc.field("round") == evaluation.round) & (pc.field("split") == evaluation.split)
+    if read_table(folder, schema, columns=["round"], filter=same).num_rows:
+        return False
     write_segment(folder, pack_evaluations([evaluation]))
     return True

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import uvloop
@@ -62,6 +62,16 @@ class Statistics:
     """How many requests for completions were answered with which."""
 
 
+class Ledger(Protocol):
+    """Is told of every request for completions, by its body as it was sent, so that what a client has can be compared with it."""
+
+    def asked(self, body: bytes) -> None: ...
+
+    def answered(self, body: bytes, texts: Sequence[str]) -> None:
+        """All of the answer is on its way; `texts` are those of its choices."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A request for completions that is under way."""
@@ -74,6 +84,8 @@ class _Job:
     prompt_tokens: int
     completion_tokens: int = 0
     """As the model has it; 0 without one."""
+    texts: Sequence[str] = ()
+    """Of its answer."""
 
 
 class ScriptedServer:
@@ -91,6 +103,7 @@ class ScriptedServer:
         root: str | None = None,
         api_key: str | None = None,
         die_hard: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.port = port
         self.num_requests = 0
@@ -103,6 +116,7 @@ class ScriptedServer:
         self._models = msgspec.json.encode({"object": "list", "data": [{"id": model, "object": "model", "root": root or model}]})
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self._die_hard = die_hard
+        self._ledger = ledger
         self._is_dead = False
         self._generation = None if (rate := self._behaviours.token_rate) is None else Generation(rate, self._answer)
         self._connections: set[Connection] = set()
@@ -223,6 +237,8 @@ class ScriptedServer:
 
     def _enter(self, job: _Job) -> None:
         self._under_way[job.exchange] = job
+        if self._ledger is not None:
+            self._ledger.asked(job.exchange.body)
         self.num_sequences += job.question.n
         self._sequences_in_flight += job.question.n
         self.peak_in_flight = max(self.peak_in_flight, len(self._under_way))
@@ -270,6 +286,7 @@ class ScriptedServer:
             texts = [garble(text, name) for text, name in zip(texts, job.names, strict=True)]
         if treatment.is_truncated:
             texts = [text[: len(text) // 2] for text in texts]
+        job.texts = texts
         completion_tokens = job.completion_tokens or sum([max(1, len(text) // 4) for text in texts])
         self._prompt_tokens += job.prompt_tokens
         self._completion_tokens += completion_tokens
@@ -286,6 +303,7 @@ class ScriptedServer:
         elif treatment.drip_s is None:
             self._leave(job)
             self._reply(job.exchange, 200, body)
+            self._answered(job)
         else:
             job.exchange.send(job.exchange.head(200, len(body)), is_last=False)
             self._drip(job, body, -(-len(body) // DRIP_PIECES))
@@ -301,8 +319,13 @@ class ScriptedServer:
                 self._leave(job)
                 self._count(200)
                 job.exchange.send(rest, is_last=True)
+                self._answered(job)
 
         job.exchange.timer = self._loop.call_later((job.treatment.drip_s or 0.0) / DRIP_PIECES, send)
+
+    def _answered(self, job: _Job) -> None:
+        if self._ledger is not None:
+            self._ledger.answered(job.exchange.body, job.texts)
 
     def _refuse(self, job: _Job, status: int, message: str) -> None:
         self._leave(job)

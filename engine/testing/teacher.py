@@ -70,19 +70,45 @@ class ScriptedTeacher:
 
 
 def write_rows(request: Request) -> str:
-    """Valid rows for a request that asks for rows by its JSON schema: as many as it wants, all different, the same for an equal request."""
+    """What a request asks for by its JSON schema: as many rows as it wants, all different, the same for an equal request."""
     return rows_for(request.sampling.json_schema or "{}", seed=request.id)
 
 
 def rows_for(schema: str, *, seed: str) -> str:
-    """A JSON list of rows that go through the labels of a JSON schema in turn; where it asks for one object with a label, that alone."""
-    labels, count = _wanted(schema)
+    """A JSON list of rows that go through the labels of a JSON schema in turn; where it asks for something else, that."""
     start = int(seed, 16) if seed else 0
+    if _asks_for_something_else(schema):
+        return json.dumps(fill(json.loads(schema), lambda place: f"scripted message {seed[:16]} {place}", start=start))
+    labels, count = _wanted(schema)
     if count is None:
         return f'{{"label": "{labels[start % len(labels)]}"}}'
     drawn = [labels[(start + index) % len(labels)] for index in range(count)]
     rows = [f'{{"text": "scripted message {seed[:16]} {index} about {label}", "label": "{label}"}}' for index, label in enumerate(drawn)]
     return f"[{', '.join(rows)}]"
+
+
+def fill(schema: Mapping[str, Any], say: Callable[[int], str], place: int = 0, start: int = 0) -> Any:
+    """A value of a JSON schema, as far as this project writes them. `say` gives the text at a place of a list; lists are as long as they
+    may be, numbers are those of places, and of values to choose from the places take one after another, beginning at `start`.
+    """
+    match schema:
+        case {"enum": [*values]}:
+            return values[(start + place) % len(values)]
+        case {"type": "array", "items": items}:
+            return [fill(items, say, number, start) for number in range(schema.get("maxItems", schema.get("minItems", DEFAULT_ROWS)))]
+        case {"type": "object"}:
+            return {name: fill(value, say, place, start) for name, value in schema.get("properties", {}).items()}
+        case {"type": "integer"}:
+            return place + 1
+        case _:
+            return say(place)
+
+
+@lru_cache
+def _asks_for_something_else(schema: str) -> bool:
+    content = json.loads(schema)
+    fields = content.get("items", content).get("properties")
+    return content.get("type") == "array" and (fields is None or set(fields) != {"text", "label"})
 
 
 @lru_cache

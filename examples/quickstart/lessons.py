@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import load_config
-from engine.records import ClassScore, Example, Label, MinedRow, Scores, WeaknessReport
+from engine.records import Example, Label
+from engine.reports import ClassScore, MinedRow, Scores, WeaknessReport
 from prompts import PromptLibrary
 
 HERE = Path(__file__).parent

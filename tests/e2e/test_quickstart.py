@@ -117,5 +117,5 @@ def check_student(run: Path, summary: dict[str, Any]) -> None:
         input="where is my parcel\n", capture_output=True, text=True, check=True, cwd=ROOT, env=dict(os.environ),
     )  # fmt: skip
     (line,) = predicted.stdout.splitlines()
-    assert set(json.loads(line)) == {"text", "label", "confidence"}
+    assert set(json.loads(line)) == {"text", "predicted", "confidence"}
     assert "before" in reflux("report", str(run))

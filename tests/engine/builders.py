@@ -1,6 +1,7 @@
 """Small values for the engine's tests."""
 
-from engine.records import ClassScore, Confusion, Example, Label, MinedRow, Scores, TaskSpec, WeaknessReport
+from engine.records import Example, Label, TaskSpec
+from engine.reports import ClassScore, Confusion, MinedRow, Scores, Weakness, WeaknessReport
 
 LABELS = ("cancel", "change", "track")
 
@@ -26,6 +27,8 @@ def make_report(
     f1: dict[str, float] | None = None,
     confusions: tuple[Confusion, ...] = (),
     wrong: int = 1,
+    weaknesses: tuple[Weakness, ...] = (),
+    hits: str = "",
 ) -> WeaknessReport:
     scores = f1 or dict.fromkeys(LABELS, 0.5)
     mean = sum(scores.values()) / len(scores)
@@ -42,4 +45,6 @@ def make_report(
         num_train_rows=6,
         train_s=0.1,
         epochs=1,
+        weaknesses=weaknesses,
+        hits=hits,
     )

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from engine.records import ClassScore, FinalReport, Finish, MinedRow, Scores, StudentScores, WeaknessReport
+from engine.records import Finish
+from engine.reports import ClassScore, FinalReport, MinedRow, Scores, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.store import read_rounds, samples_since
 

@@ -13,7 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.cli import app
+from engine.config import RunConfig, load_config
 from engine.errors import UserError
+from engine.manifest import begin
+from engine.rundir import RunDir
 
 ROWS = [{"text": f"{word} {label} text", "label": label} for word in ("first", "second", "third") for label in ("a", "b")]
 
@@ -159,7 +162,19 @@ def test_errors_are_one_message_and_a_status(place: Place) -> None:
 
 
 def all_commands() -> list[list[str]]:
-    return [["run"], ["teacher", "serve"], ["evaluate"], ["predict"], ["query"], ["report"], ["compact"]]
+    return [
+        ["run"],
+        ["teacher", "serve"],
+        ["evaluate"],
+        ["predict"],
+        ["export-student"],
+        ["serve-student"],
+        ["query"],
+        ["show"],
+        ["replay"],
+        ["report"],
+        ["compact"],
+    ]
 
 
 @pytest.mark.parametrize("command", all_commands(), ids=" ".join)
@@ -167,3 +182,23 @@ def test_every_command_shows_an_example(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
     assert f"reflux {' '.join(command)}" in result.output.replace("\n", " ")
+
+
+def test_the_folder_of_a_run_stands_for_its_configuration(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir(place.folder / "out")
+    run.create()
+    begin(run, load_config(place.folder / "run.toml"))
+    (place.folder / "run.toml").unlink()
+    taught: list[tuple[RunConfig, Path]] = []
+
+    def teach(config: RunConfig, place: RunDir) -> None:
+        taught.append((config, place.root))
+
+    monkeypatch.setattr("engine.cli.teach._teach", teach)
+    monkeypatch.setattr("engine.cli.teach.summary_view", str)
+    assert CliRunner().invoke(app, ["run", str(run.root), "--set", "engine.attempts=7"]).exit_code == 0
+    ((config, root),) = taught
+    assert (config.name, config.engine.attempts, root) == ("demo", 7, run.root)
+    refused = CliRunner().invoke(app, ["run", str(run.root), "--out", "elsewhere"]).exception
+    assert isinstance(refused, UserError)
+    assert "is the folder of a run already; leave --out away" in str(refused)

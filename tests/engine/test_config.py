@@ -4,6 +4,7 @@ import pytest
 
 from engine.config import RunConfig, dump_config, load_config, restore_config
 from engine.errors import UserError
+from engine.strategy_config import METHODS, PgkdConfig
 
 MINIMAL = """
 name = "demo"
@@ -28,6 +29,7 @@ def write_config(folder: Path, content: str = MINIMAL) -> Path:
 def test_defaults_are_those_of_the_paper(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path))
     assert (config.strategy.rounds, config.strategy.patience, config.strategy.rows_per_round) == (10, 5, 32)
+    assert isinstance(config.strategy, PgkdConfig)
     assert (config.strategy.examples, config.strategy.right, config.strategy.wrong, config.strategy.hard) == (16, 16, 16, 16)
     assert (config.student.batch_size, config.student.epochs, config.student.learning_rate, config.student.patience) == (64, 30, 2e-5, 5)
 
@@ -49,8 +51,11 @@ def test_overrides_win(tmp_path: Path) -> None:
     assert (config.seed, config.strategy.rounds, config.teacher.endpoint) == (7, 2, "http://x/v1")
 
 
-def test_json_and_back(tmp_path: Path) -> None:
-    config = load_config(write_config(tmp_path))
+@pytest.mark.parametrize("method", METHODS)
+def test_json_and_back(tmp_path: Path, method: str) -> None:
+    config = load_config(write_config(tmp_path), {"strategy.type": method, "task.data.pool": "pool.csv", "prompts": "mine"})
+    assert config.strategy.type == method
+    assert config.prompts == tmp_path / "mine"
     restored = restore_config(dump_config(config))
     assert isinstance(restored, RunConfig)
     assert restored == config
@@ -68,6 +73,13 @@ def test_json_and_back(tmp_path: Path) -> None:
         ('{name = "b", description = "the second"}', '{name = "a"}', "given more than once: a"),
         ("[teacher]", "[teacher]\nport = 99999", "teacher.port: "),
         ('name = "demo"', 'name = "demo', "not valid TOML"),
+        ("[teacher]", '[strategy]\ntype = "evokdd"\n[teacher]', "strategy.type: no method 'evokdd'; did you mean 'evokd'?"),
+        ("[teacher]", '[strategy]\ntype = "x"\n[teacher]', "strategy.type: no method 'x'; there are pgkd, evokd, hybrid"),
+        ("[teacher]", '[strategy]\ntype = "evokd"\nshwn = 2\n[teacher]', "unknown key 'strategy.shwn'; did you mean 'shown'?"),
+        ("[teacher]", '[strategy]\ntype = "zerogen"\nexamples = 2\n[teacher]', "unknown key 'strategy.examples'; valid keys: patience"),
+        ("[teacher]", "[strategy]\nrounds = 0\n[teacher]", "strategy.rounds: "),
+        ("[teacher]", '[strategy]\ntype = "pool"\n[teacher]', "strategy.type = pool labels rows of task.data.pool"),
+        ('name = "demo"', 'name = "demo"\nstrategy = 3', "strategy"),
     ],
 )
 def test_a_mistake_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, message: str) -> None:

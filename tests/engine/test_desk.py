@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,9 @@ from engine.records import (
     RowCounts,
     Timings,
     Usage,
-    WeaknessReport,
     hash_messages,
 )
+from engine.reports import WeaknessReport
 from engine.rundir import RunDir
 from engine.store import Store, connect, read_samples
 from engine.strategies import Ask, Strategy, Written
@@ -194,21 +194,57 @@ class Interview:
         self._num_turns = num_turns
         self._is_parallel = is_parallel
 
-    def plan(self, round: int, report: WeaknessReport) -> list[Assignment]:
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> list[Assignment]:
         return [ASSIGNMENT]
 
-    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> Written:
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         messages = (Message("user", "Tell me more."),)
         prompt = Prompt("interview@0", messages, rows_schema(LABELS, 3), hash_messages(messages))
         if self._is_parallel:
             answer = (await asyncio.gather(*(ask(prompt) for _ in range(self._num_turns))))[-1]
         else:
             answer = [await ask(prompt) for _ in range(self._num_turns)][-1]
-        reply = answer.outcome.text if isinstance(answer.outcome, Completion) else ""
-        return Written(answer, tuple(parse_rows(reply)))
+        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> dict[str, int]:
         return {}
+
+
+class Relay(Interview):
+    """Asks for a row in one turn and for two in the next, and has the third answered here; `num_rows` of them all in all."""
+
+    def __init__(self, num_rows: int = 3) -> None:
+        super().__init__(0)
+        self._num_rows = num_rows
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        messages = (Message("user", "Tell me more."),)
+        prompt = Prompt("relay@0", messages, rows_schema(LABELS, 1), hash_messages(messages))
+        first, second, own = await ask(prompt), await ask(prompt), await ask(replace(prompt, reply=rows("own", "own too")))
+        easy = [replace(candidate, weakness="easy") for candidate in parse_rows(own.text)]
+        return [Written(first, tuple(parse_rows(first.text)), self._num_rows - 2), Written(own, tuple(easy), 2), Written(second, (), 0)]
+
+
+async def test_rows_belong_to_the_call_in_which_they_were_written(tmp_path: Path) -> None:
+    replies = iter([rows("a", "b"), "no rows at all"])
+    async with opened(tmp_path) as store:
+        office = Office(store, lambda _: next(replies), Relay())
+        calls = await office.work_off()
+    assert [call.rows for call in calls] == [RowCounts(1, accepted=1, surplus=1), RowCounts(), RowCounts(2, accepted=2)]
+    assert [request.model for request in office.requests] == ["teacher", "teacher"]
+    assert calls[2].request.model == "local"
+    samples = read_samples(RunDir(tmp_path))
+    assert {(sample.text, sample.origin.weakness) for sample in samples} == {("a", "class:track"), ("own", "easy"), ("own too", "easy")}
+    assert {sample.origin.request_id for sample in samples} == {calls[0].request.id, calls[2].request.id}
+    async with opened(tmp_path) as store:
+        again = await Office(store, lambda _: "", Relay()).work_off()
+    assert [call.rows for call in again] == [call.rows for call in calls]
+
+
+async def test_a_method_that_loses_rows_is_found_out(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        with pytest.raises(AssertionError, match="4 rows asked for, 3 planned"):
+            await Office(store, lambda _: rows("a"), Relay(4)).work_off()
 
 
 @pytest.mark.parametrize("is_parallel", [False, True])

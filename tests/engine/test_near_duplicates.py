@@ -15,8 +15,7 @@ TEXTS = [
 
 def make_index(texts: list[str], *, similarity: float = 0.7, capacity: int = 100) -> NearDuplicates:
     index = NearDuplicates(similarity, capacity)
-    for text in texts:
-        index.add(sketch(text))
+    index.add_all(texts)
     return index
 
 
@@ -76,8 +75,7 @@ def test_the_oldest_rows_make_room() -> None:
     texts = [f"{number * 7919} {text}"[::-1] for number in range(40) for text in TEXTS]
     index = NearDuplicates(1.0, capacity=50)
     size = index.num_bytes
-    for text in texts:
-        index.add(sketch(text))
+    index.add_all(texts)
     assert len(index) == 50
     assert index.num_bytes == size
     # A bucket that many rows share keeps its newest, so a few of the 50 may be gone as well; an old one is gone for sure.
@@ -107,6 +105,31 @@ def test_the_same_rows_in_the_same_order_are_judged_the_same(parts: list[tuple[s
     admitted = [text for text in texts[:half] if before.find_or_add(sketch(text)) is None]
     rebuilt = make_index(admitted, capacity=capacity)
     assert [rebuilt.find_or_add(sketch(text)) for text in texts[half:]] == expected[half:]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(TEXTS), st.sampled_from(["", " please", " now", " 12"])), max_size=30),
+    st.integers(1, 5),
+    st.integers(1, 8),
+    st.integers(1, 4),
+)
+def test_rows_added_at_once_leave_what_they_leave_one_by_one(
+    parts: list[tuple[str, str]], capacity: int, bucket_rows: int, chunk: int
+) -> None:
+    texts = [text + end for text, end in parts]
+    one_by_one, in_chunks, at_once = (NearDuplicates(0.7, capacity, bucket_rows) for _ in range(3))
+    for text in texts:
+        # With nothing to be like, every row is added.
+        one_by_one._similarity = 2.0  # pyright: ignore[reportPrivateUsage]
+        assert one_by_one.find_or_add(sketch(text)) is None
+    for start in range(0, len(texts), chunk):
+        in_chunks.add_all(texts[start : start + chunk])
+    at_once.add_all(iter(texts))
+    for index in (in_chunks, at_once):
+        assert len(index) == len(one_by_one)
+        for name in ("_sketches", "_buckets"):
+            assert np.array_equal(getattr(index, name), getattr(one_by_one, name))
 
 
 def test_the_estimate_is_near_the_truth() -> None:

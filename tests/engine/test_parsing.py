@@ -1,10 +1,11 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.parsing import parse_rows
+from engine.parsing import parse_labels, parse_rows, parse_strings, parse_texts
 
 ROWS = [{"text": "one", "label": "a"}, {"text": 'two "quoted" {braces} [x]', "label": "b"}]
 
@@ -62,3 +63,67 @@ def test_any_text_gives_candidates(reply: str) -> None:
 def test_every_row_written_is_a_candidate(rows: list[dict[str, str]], ascii_only: bool) -> None:
     candidates = parse_rows(json.dumps(rows, ensure_ascii=ascii_only))
     assert [(candidate.text, candidate.label) for candidate in candidates] == [(row["text"].strip(), row["label"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "reply", ['{"text": 1' + "0" * 5000 + "}", '[{"text": "a", "label": "b"}, {"a": ' + "[" * 100_000 + "]" * 100_000 + "}]"]
+)
+def test_numbers_without_end_and_lists_within_lists(reply: str) -> None:
+    candidates = parse_rows(reply)
+    assert [candidate.problem is None for candidate in candidates] == [False] * (len(candidates) == 1) + [True, False] * (
+        len(candidates) == 2
+    )
+
+
+@pytest.mark.parametrize("reply", ['{"a":' * 13_000, '{"{"' * 20_000, '"\\' * 40_000, '"' * 80_000, '{"text": "x ' * 8_000])
+def test_a_teacher_caught_in_a_loop_holds_nothing_up(reply: str) -> None:
+    started = time.process_time()
+    assert len(parse_rows(reply)) <= 200
+    parse_strings(reply, 5)
+    parse_labels(reply, 5)
+    assert time.process_time() - started < 1.0  # without bounds these take up to 45 s
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '[{"text": "one", "kind": "hard"}, {"text": "two"}]',
+        '{"texts": [{"text": "one", "kind": "hard"}, {"text": "two", "kind": "weird"}]}',
+        'Here:\n{"kind": "hard", "text": " one "}\n{"kind": ["hard"], "text": "two", "label": "ignored"}',
+    ],
+)
+def test_texts_without_labels(reply: str) -> None:
+    found = [(candidate.text, candidate.label, candidate.weakness) for candidate in parse_texts(reply, ("hard", "easy"))]
+    assert found == [("one", "", "hard"), ("two", "", "")]
+
+
+def test_texts_may_be_a_list_of_strings() -> None:
+    assert [candidate.text for candidate in parse_texts('["one", "two"]')] == ["one", "two"]
+    assert [candidate.problem for candidate in parse_texts('["one", 2]')] == ["no JSON object in the reply"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "labels"),
+    [
+        ('[{"number": 2, "label": "b"}, {"number": 1, "label": "a"}]', ["a", "b", None]),
+        ('[{"number": 1, "label": "a"}, {"number": 1, "label": "b"}]', [None, None, None]),
+        ('[{"number": 1, "label": "a"}, {"number": 1, "label": "a"}]', ["a", None, None]),
+        ('[{"number": 7, "label": "a"}, {"number": true, "label": "b"}]', [None, None, None]),
+        ('[{"label": "a"}, {"label": "b"}, {"label": 3}]', ["a", "b", None]),
+        ('["a", "b", "c"]', ["a", "b", "c"]),
+        ('["a", "b"]', [None, None, None]),
+        ("a, b and c", [None, None, None]),
+        ("", [None, None, None]),
+    ],
+)
+def test_each_text_gets_its_own_label_or_none(reply: str, labels: list[str | None]) -> None:
+    assert parse_labels(reply, 3) == labels
+
+
+def test_one_label() -> None:
+    assert parse_labels('Well: {"label": "a"}.', 1) == ["a"]
+
+
+def test_strings_are_found_in_any_wrapping() -> None:
+    assert parse_strings('Sure: {"topics": ["late parcels", " late parcels ", "\\u00e9", ""]} "and', 9) == ["late parcels", "é"]
+    assert parse_strings('["a", "b", "c"]', 2) == ["a", "b"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import SamplingConfig
-from engine.prompting import MAX_SEED, Prompt, Prompter, label_schema, rows_schema
+from engine.errors import UserError
+from engine.prompting import (
+    LOCAL,
+    MAX_SEED,
+    Prompt,
+    Prompter,
+    label_schema,
+    labels_schema,
+    open_library,
+    rows_schema,
+    strings_schema,
+    texts_schema,
+)
 from engine.records import Message, Request, SamplingParams
 from prompts import PromptLibrary
 
@@ -89,3 +102,38 @@ def test_the_schema_of_a_label_has_nothing_else() -> None:
     schema = json.loads(label_schema(("a", "b")))
     assert list(schema["properties"]) == schema["required"] == ["label"]
     assert schema["properties"]["label"]["enum"] == ["a", "b"]
+
+
+def test_the_other_schemas_say_what_is_wanted() -> None:
+    texts, with_kinds = (json.loads(texts_schema(3, kinds))["items"] for kinds in ((), ("hard", "easy")))
+    assert list(texts["properties"]) == ["text"]
+    assert list(with_kinds["properties"]) == ["kind", "text"]
+    assert with_kinds["properties"]["kind"]["enum"] == ["hard", "easy"]
+    labels = json.loads(labels_schema(("a", "b"), 3))
+    assert (labels["minItems"], labels["maxItems"], list(labels["items"]["properties"])) == (3, 3, ["number", "label"])
+    assert json.loads(strings_schema(4))["maxItems"] == 4
+
+
+def test_a_turn_that_follows_begins_with_all_that_was_said(tmp_path: Path) -> None:
+    (tmp_path / "next.jinja").write_text("{% block user %}Go on, {{ name }}.{% endblock %}")
+    before = make_prompt()
+    after = make_prompter(PromptLibrary(tmp_path)).follow(before, "said \ud800", "next", {"name": "Ada"}, SCHEMA)
+    assert after.messages == (*before.messages, Message("assistant", "said ?"), Message("user", "Go on, Ada."))
+    assert after.hash == Request("any", after.messages, SamplingParams(1.0, 1.0, 1, 0)).prompt_hash
+    assert after.template.startswith("next@")
+
+
+def test_a_prompt_may_set_its_temperature_and_may_be_answered_here() -> None:
+    prompter = make_prompter(temperature=0.5)
+    assert prompter.request(replace(make_prompt(), temperature=0.0), "1 0", 0).sampling.temperature == 0.0
+    assert prompter.request(replace(make_prompt(), reply="[]"), "1 0", 0).model == LOCAL
+
+
+def test_a_wrong_template_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jinja").write_text("{% block user %}{{ missing }}{% endblock %}{% block ask %}{{ gone }}{% endblock %}")
+    with pytest.raises(UserError, match="prompt a: 'missing' is undefined"):
+        make_prompter(PromptLibrary(tmp_path)).open("a", {})
+    with pytest.raises(UserError, match="prompt a: 'gone' is undefined"):
+        make_prompter(PromptLibrary(tmp_path)).open("a", {"missing": 1}).finish({}, SCHEMA)
+    with pytest.raises(UserError, match=r"prompts: .*a\.jinja takes no template's place"):
+        open_library(tmp_path)

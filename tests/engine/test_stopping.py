@@ -1,6 +1,6 @@
 import pytest
 
-from engine.records import WeaknessReport
+from engine.reports import WeaknessReport
 from engine.stopping import Patience, best_round
 from tests.engine.builders import make_report
 
@@ -35,3 +35,10 @@ def test_rounds_are_counted_without_the_seed_student() -> None:
 def test_the_kept_round_is_the_first_with_the_lowest_loss() -> None:
     assert best_round(reports(1.0, 0.5, 0.7, 0.5)) == 1
     assert best_round(reports(0.4, 0.5)) == 0
+
+
+def test_without_patience_all_rounds_are_done() -> None:
+    patience = Patience(rounds=4, patience=None, resets=True)
+    assert patience.reason_to_stop(reports(1.0, 1.1, 1.2, 1.3)) is None
+    assert patience.reason_to_stop(reports(1.0, 1.1, 1.2, 1.3, 1.4)) == "all 4 rounds done"
+    assert Patience(rounds=0, patience=None, resets=True).reason_to_stop(reports(1.0)) == "all 0 rounds done"

@@ -1,6 +1,8 @@
 # pyright: reportUnknownParameterType=false
 # (pyarrow's classes have no type stubs, so that naming them says something to readers only)
 
+import bz2
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -92,25 +94,115 @@ def test_wrong_rows_are_named(tmp_path: Path, rows: list[Example], message: str)
     assert message in str(caught.value)
 
 
+GOOD = '{"text": "x", "label": "a"}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("none.csv", None, "no such file"),
-        ("rows.txt", "x", "unknown kind of file '.txt'"),
-        ("rows.csv", "words,label\nx,a\n", "no column 'text'; it has words, label"),
-        ("rows.jsonl", '{"text": "x"', "not a readable .jsonl file"),
+        ("rows.txt", "x", "unknown kind of file '.txt'; expected .jsonl, .csv or .parquet"),
+        ("rows.parquet.gz", "x", "unknown kind of file '.gz'"),
+        # Nothing in it.
+        ("rows.csv", "", "the file is empty"),
+        ("rows.jsonl", "", "the file is empty"),
+        ("rows.parquet", "", "the file is empty"),
+        ("rows.csv", "text,label\n", "no rows"),
+        ("rows.jsonl", "\n\n", "not a readable .jsonl file"),
+        # Columns.
+        ("rows.csv", "words,label\nx,a\n", "no column 'text'; it has words, label, expected text, label"),
+        ("rows.csv", "text, label\nx,a\n", "no column 'label'; it has text,  label ('label' is near)"),
+        ("rows.csv", "text,text,label\nx,y,a\n", "the column 'text' is there 2 times"),
+        ("rows.jsonl", '{"text": "x"}', "no column 'label'; it has text"),
+        ("rows.jsonl", GOOD + '{"text": "x", "text": "y", "label": "a"}', "line 2 has 'text' twice"),
+        # Values of a wrong kind.
+        ("rows.jsonl", GOOD * 3 + '{"text": 5, "label": "a"}', "line 4: 'text' is a number, in earlier lines a string"),
+        ("rows.jsonl", '{"text": 5, "label": "a"}', "the column 'text' holds int64, expected texts"),
+        ("rows.jsonl", '{"text": ["x"], "label": "a"}', "the column 'text' holds list<item: string>, expected texts"),
+        ("rows.jsonl", '{"text": "x", "label": 1.5}', "the column 'label' holds double, expected names or whole numbers"),
+        ("rows.jsonl", '{"text": null, "label": "a"}\n' + GOOD, "row 1 has no text"),
+        ("rows.jsonl", GOOD + '\n{"text": "x", "label": null}', "row 2 has no label"),
+        ("rows.csv", "text,label\nx,a\ny,\n", "row 2 has no label"),
+        # Lines that cannot be read.
+        ("rows.jsonl", GOOD + '{"text": "x"', "line 2 is not JSON: Expecting ',' delimiter (character 13)"),
+        ("rows.jsonl", GOOD + "[1]", "line 2 is a list; expected an object in each line"),
+        ("rows.jsonl", GOOD + '{"text": "\\ud800", "label": "a"}', "line 2: 'text' holds half of a surrogate pair"),
+        ("rows.csv", "text,label\nx,a\n\ny,b,c\n", "line 4 has 3 columns, the header 2"),
+        ("rows.csv", 'text,label\nx,a\n"y,b\nz,c\n', "line 3 has 1 column, the header 2; is a quotation mark never closed?"),
+        ("rows.csv", 'text,label\n"y,b\n' + "z,c\n" * 40_000, "line 2 begins a value that is very long; is a quotation mark never closed?"),
+        ("rows.csv.gz", "no gzip", "not a readable .gz file"),
         ("rows.parquet", "nonsense", "not a readable .parquet file"),
-        ("rows.jsonl", '{"text": null, "label": "a"}\n{"text": "x", "label": "a"}', "row 1 has no text"),
+        # Encodings.
+        ("rows.csv", "text,label\nx,a\ncafé,b\n".encode("latin-1"), "line 3 is not UTF-8 (byte 0xe9); save the file as UTF-8"),
+        ("rows.jsonl", (GOOD + '{"text": "café", "label": "a"}').encode("latin-1"), "line 2 is not UTF-8 (byte 0xe9)"),
+        ("rows.csv", "text,label\nx,a\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        ("rows.csv.gz", gzip.compress("text,label\ncafé,b\n".encode("latin-1")), "line 2 is not UTF-8"),
     ],
 )
-def test_wrong_files_are_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_wrong_files_are_named(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
     path = tmp_path / name
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as caught:
         read_examples(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": pa.array([b"x\xff"]), "label": ["a"]},
+        {"text": [5], "label": ["a"]},
+        {"text": ["x"], "label": [1.5]},
+        {"text": [["x"]], "label": ["a"]},
+    ],
+)
+def test_columns_of_a_wrong_type_are_named(tmp_path: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=r"rows\.parquet: the column '(text|label)' holds .*, expected (texts|names or whole numbers)"):
+        read_examples(tmp_path / "rows.parquet")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("engine.row_files.pa_csv.open_csv", refuse)  # the tests may run as root, who may read anything
+    (tmp_path / "rows.csv").write_text("text,label\nx,a\n")
+    with pytest.raises(UserError, match=r"rows\.csv: cannot be read: Permission denied"):
+        read_examples(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", b"\xef\xbb\xbftext,label\r\nx,a\r\n"),
+        ("rows.jsonl", b"\xef\xbb\xbf" + GOOD.encode()),
+        ("rows.jsonl", b"\n" + GOOD.encode() + b"\n"),
+        ("rows.csv.gz", gzip.compress(b"text,label\nx,a\n")),
+        ("rows.jsonl.gz", gzip.compress(GOOD.encode())),
+        ("rows.jsonl.bz2", bz2.compress(GOOD.encode())),
+        ("rows.jsonl.zst", pa.compress(GOOD.encode(), codec="zstd", asbytes=True)),
+    ],
+)
+def test_byte_order_marks_and_compression_change_nothing(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read_examples(tmp_path / name) == [Example("x", "a")]
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+def test_all_kinds_of_strings_are_texts(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({name: pa.array([value], pa.string()).cast(kind) for name, value in (("text", "x"), ("label", "a"))})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert read_examples(tmp_path / "rows.parquet") == [Example("x", "a")]
+
+
+def test_what_looks_like_a_date_or_a_number_stays_as_it_is(tmp_path: Path) -> None:
+    rows = [Example("2024-01-01T10:00:00Z", "2024-01-01"), Example("1e3", "007")]
+    assert read_examples(write_rows(tmp_path / "rows.jsonl", rows)) == rows
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"{row.text},{row.label}\n" for row in rows))
+    assert read_examples(tmp_path / "rows.csv") == rows
 
 
 @pytest.mark.parametrize("in_schema", [True, False])
@@ -136,8 +228,24 @@ def test_a_dataset_as_on_the_hub(tmp_path: Path) -> None:
     pq.write_table(make_table(ROWS[:4]), data / "train-00000-of-00002.parquet")
     pq.write_table(make_table(ROWS[4:]), data / "train-00001-of-00002-1a2b3c.parquet")
     assert read_examples(tmp_path / "hub") == read_examples(tmp_path / "hub:train") == ROWS
-    write_rows(tmp_path / "hub" / "test.jsonl", ROWS[:1])
+    (tmp_path / "hub" / "test.jsonl.gz").write_bytes(gzip.compress(write_rows(tmp_path / "rows.jsonl", ROWS[:1]).read_bytes()))
     assert read_examples(tmp_path / "hub:test") == ROWS[:1]
+
+
+def test_a_dataset_that_is_not_whole_is_named(tmp_path: Path) -> None:
+    pq.write_table(make_table(ROWS[:4]), tmp_path / "train-00000-of-00002.parquet")
+    with pytest.raises(UserError, match="the split 'train' has 1 files, and their names say 2"):
+        read_examples(tmp_path)
+    write_rows(tmp_path / "train-00001-of-00002.jsonl")
+    with pytest.raises(UserError, match="the split 'train' has files of several kinds \\(jsonl, parquet\\)"):
+        read_examples(tmp_path)
+
+
+def test_a_wrong_row_of_a_dataset_is_named_in_its_file(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train-00000-of-00002.jsonl")
+    write_rows(tmp_path / "train-00001-of-00002.jsonl", [ROWS[0], Example("x", "c")])
+    with pytest.raises(UserError, match=r"train-00001-of-00002\.jsonl: row 2 has the unknown label 'c'; the task's labels are a, b"):
+        read_examples(tmp_path, label_names=("a", "b"))
 
 
 def test_wrong_datasets_are_named(tmp_path: Path) -> None:

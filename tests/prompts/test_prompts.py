@@ -3,11 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import UndefinedError
-from jinja2.exceptions import SecurityError
 
 from engine.records import Example, Label
-from prompts import PromptLibrary
+from prompts import PromptError, PromptLibrary
 from tests.engine.builders import make_report, make_task
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,7 +26,10 @@ VALUES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_prompt_is_word_for_word_the_golden_one(name: str) -> None:
-    """To accept a change on purpose: delete the golden file and run the test twice."""
+    """What the shipped teacher was trained on; whole conversations of every method are in tests/engine/strategies/golden.
+
+    To accept a change on purpose: delete the golden file and run the test twice.
+    """
     rendered = PromptLibrary().render(name, VALUES[name])
     text = "".join(f"<{role}>\n{content}\n" for role, content in rendered.messages)
     golden = GOLDEN / f"{name.replace('/', '_')}.txt"
@@ -36,12 +37,6 @@ def test_the_prompt_is_word_for_word_the_golden_one(name: str) -> None:
         golden.write_text(text)
         pytest.fail(f"{golden.name} was missing and is written now; read it, and run again")
     assert text == golden.read_text()
-
-
-def test_every_template_has_a_golden_file() -> None:
-    folder = Path(__file__).parents[2] / "prompts"
-    templates = {str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*/*.jinja") if path.parent.name != "shared"}
-    assert templates == set(VALUES)
 
 
 def test_the_version_follows_the_template_and_what_it_includes(tmp_path: Path) -> None:
@@ -55,13 +50,13 @@ def test_the_version_follows_the_template_and_what_it_includes(tmp_path: Path) -
 
 
 def test_a_missing_value_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="domain"):
+    with pytest.raises(PromptError, match="prompt labelling/label: 'domain' is undefined"):
         PromptLibrary().render("labelling/label", {"labels": LABELS, "text": "x"})
 
 
 def test_templates_are_sandboxed(tmp_path: Path) -> None:
     (tmp_path / "evil.jinja").write_text("{% block user %}{{ ''.__class__.__mro__ }}{% endblock %}")
-    with pytest.raises(SecurityError):
+    with pytest.raises(PromptError, match="prompt evil: access to attribute '__class__'"):
         PromptLibrary(tmp_path).render("evil", {})
 
 
@@ -95,7 +90,7 @@ def test_what_differs_ends_the_last_message(tmp_path: Path) -> None:
 
 def test_the_last_block_does_not_see_what_the_opening_was_given(tmp_path: Path) -> None:
     (tmp_path / "a.jinja").write_text("{% block user %}{{ a }}{% endblock %}{% block ask %}{{ a }}{% endblock %}")
-    with pytest.raises(UndefinedError, match="'a' is undefined"):
+    with pytest.raises(PromptError, match="'a' is undefined"):
         PromptLibrary(tmp_path).open("a", {"a": 1}).finish({})
 
 
@@ -111,3 +106,56 @@ def test_values_are_data_not_templates_and_stay_in_their_quotes(tmp_path: Path) 
         ((_, content),) = library.render("a", {"text": text}).messages
         assert json.loads(content) == text
         assert content.encode().startswith(b'"')
+
+
+# Templates of the user's own.
+
+
+def make_own(folder: Path, **templates: str) -> Path:
+    for name, source in templates.items():
+        path = folder / f"{name.replace('__', '/')}.jinja"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    return folder
+
+
+def test_a_template_of_the_users_takes_the_place_of_ours(tmp_path: Path) -> None:
+    own = PromptLibrary(make_own(tmp_path, labelling__label="{% block user %}mine{% endblock %}{% block ask %}{{ text }}{% endblock %}"))
+    own.check()
+    ours = PromptLibrary()
+    assert own.render("labelling/label", {"text": "x"}).messages == (("user", "mine\n\nx"),)
+    assert own.version("labelling/label") != ours.version("labelling/label")
+    assert own.version("pgkd/generate") == ours.version("pgkd/generate")
+
+
+def test_a_shared_part_can_be_replaced_by_itself(tmp_path: Path) -> None:
+    own = PromptLibrary(make_own(tmp_path, shared__taxonomy='{% include "shared/mine.jinja" %}', shared__mine="Labels, mine:"))
+    own.check()
+    assert "Labels, mine:" in own.render("zerogen/generate", VALUES["zerogen/generate"]).messages[0][1]
+    assert own.version("zerogen/generate") != PromptLibrary().version("zerogen/generate")
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ({"pgdk__generate": ""}, r"pgdk/generate\.jinja takes no template's place; did you mean pgkd/generate\.jinja\?"),
+        ({"pgkd__generate": "\n{% block user %}"}, r"pgkd/generate\.jinja, line 2: Unexpected end of template"),
+        ({"pgkd__generate": "{{ x | nosuchfilter }}"}, r"No filter named 'nosuchfilter'"),
+    ],
+)
+def test_a_wrong_template_of_the_users_is_found_at_once(tmp_path: Path, templates: dict[str, str], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        PromptLibrary(make_own(tmp_path, **templates)).check()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="nowhere is no folder"):
+        PromptLibrary(tmp_path / "nowhere").check()
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{% for i in range(10**9) %}{% endfor %}", "{% include 'gone.jinja' %}"]
+)
+def test_what_a_template_does_wrong_is_one_kind_of_error(tmp_path: Path, source: str) -> None:
+    with pytest.raises(PromptError, match="prompt a: "):
+        PromptLibrary(make_own(tmp_path, a=f"{{% block user %}}{source}{{% endblock %}}")).render("a", {})

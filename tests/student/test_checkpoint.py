@@ -9,14 +9,12 @@ import torch
 import student.checkpoint
 from engine.config import StudentConfig
 from engine.errors import StoreError
-from engine.records import MinedRow
 from engine.rundir import RunDir
 from student.checkpoint import Progress, checkpoint_rounds, keep_checkpoints, load_checkpoint, publish, remove_leftovers, save_checkpoint
-from student.diagnosis import Mined
 from student.model import Student, load_student, new_student
 from tests.student.builders import LABELS
 
-PREDICTIONS = [Mined(2, MinedRow("the “apple” 🍏", "fruit", "tool", 0.1 + 0.2))]
+MOMENTS = {"head/exp_avg": torch.arange(3) / 7, "head/step": torch.tensor(5.0)}
 
 
 @pytest.fixture
@@ -36,9 +34,13 @@ def make_progress(round: int) -> Progress:
 
 
 def test_a_checkpoint_comes_back_as_it_was(run: RunDir, newborn: Student) -> None:
-    save_checkpoint(run, newborn, make_progress(2), PREDICTIONS)
+    save_checkpoint(run, newborn, make_progress(2), MOMENTS)
     checkpoint = load_checkpoint(run, 2)
-    assert (checkpoint.progress, checkpoint.predictions) == (make_progress(2), PREDICTIONS)
+    assert checkpoint.progress == make_progress(2)
+    assert checkpoint.moments is not None
+    assert {name: moment.tolist() for name, moment in checkpoint.moments.items()} == {
+        name: moment.tolist() for name, moment in MOMENTS.items()
+    }
     before, after = newborn.model.state_dict(), checkpoint.student.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert checkpoint.student.labels == LABELS
@@ -53,11 +55,11 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(function: str, run: RunDir, n
     with monkeypatch.context() as patch:
         patch.setattr(student.checkpoint, function, failing)
         with pytest.raises(StoreError, match=r"cannot write the checkpoint .*: No space left on device"):
-            save_checkpoint(run, newborn, make_progress(1), PREDICTIONS)
+            save_checkpoint(run, newborn, make_progress(1))
     assert checkpoint_rounds(run) == []
     remove_leftovers(run)
     assert list(run.student.iterdir()) == []
-    save_checkpoint(run, newborn, make_progress(1), PREDICTIONS)
+    save_checkpoint(run, newborn, make_progress(1))
     assert checkpoint_rounds(run) == [1]
 
 
@@ -84,9 +86,10 @@ def test_a_half_deleted_checkpoint_is_none(run: RunDir, monkeypatch: pytest.Monk
 def test_the_final_student_replaces_an_earlier_one(run: RunDir, newborn: Student) -> None:
     run.final_student.mkdir()
     (run.final_student / "old").touch()
-    save_checkpoint(run, newborn, make_progress(1), PREDICTIONS)
-    publish(run, 1)
+    save_checkpoint(run, newborn, make_progress(1))
+    publish(run, 1, "# a card")
     assert load_student(run.final_student).labels == LABELS
+    assert (run.final_student / "README.md").read_text() == "# a card"
     assert {path.name for path in run.final_student.iterdir()}.isdisjoint({"old", "state.json", "mined.json"})
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.data import TokenCache, collate, num_steps, readable, sorted_batches, tokenise, training_batches
+from student.data import collate, num_steps, readable, sorted_batches, tokenise, training_batches
 from tests.student.builders import make_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=200)
@@ -53,16 +53,6 @@ def test_a_batch_is_padded_to_its_longest_row() -> None:
     batch = collate([[2, 9, 3], [2, 3]], 7, torch.device("cpu"))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 7]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-
-
-def test_texts_are_tokenised_once() -> None:
-    tokenizer = make_tokenizer()
-    cache = TokenCache(tokenizer)
-    first = cache.tokenise(["the apple", "a saw", "the apple"])
-    assert first == tokenise(tokenizer, ["the apple", "a saw", "the apple"])
-    again = cache.tokenise(["a saw", "a wolf"])
-    assert again[0] is first[1]
-    assert first[0] is first[2]
 
 
 def test_long_texts_are_cut() -> None:

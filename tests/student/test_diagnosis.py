@@ -6,12 +6,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.records import Example, MinedRow
-from student.diagnosis import MAX_FOLDS, Mined, as_predictions, assign_folds, mine
+from engine.records import Example
+from engine.reports import MinedRow
+from student.diagnosis import MAX_FOLDS, MIN_LEARNED_ROWS, Mined, as_predictions, assign_folds, mine, plan_renewal
 
 
-def make_mined(number: int, label: str, predicted: str, confidence: float = 0.5, round: int = 0) -> Mined:
-    return Mined(round, MinedRow(f"text {number}", label, predicted, confidence))
+def make_mined(number: int, label: str, predicted: str, confidence: float = 0.5, learned: int = 0) -> Mined:
+    return Mined(0, MinedRow(f"text {number}", label, predicted, confidence), 1 - confidence, learned)
 
 
 @st.composite
@@ -45,11 +46,11 @@ def test_hard_rows_are_the_most_confident_mistakes() -> None:
     assert {row.confidence for row in blocks.wrong} <= {0.6, 0.5}
 
 
-def test_rows_of_the_newest_rounds_come_first() -> None:
-    rows = [make_mined(10 * round + number, "a", "b", 0.9 - 0.1 * round, round) for round in range(4) for number in range(3)]
+def test_rows_that_the_newest_students_predicted_come_first() -> None:
+    rows = [make_mined(10 * age + number, "a", "b", 0.9 - 0.1 * age, 100 * age) for age in range(4) for number in range(3)]
     blocks = mine(rows, right=0, wrong=2, hard=3, seed=0, round=3)
-    rounds = [int(row.text.removeprefix("text ")) // 10 for row in (*blocks.hard, *blocks.wrong)]
-    assert set(rounds) == {2, 3}
+    ages = [int(row.text.removeprefix("text ")) // 10 for row in (*blocks.hard, *blocks.wrong)]
+    assert set(ages) == {2, 3}
 
 
 def test_blocks_are_drawn_evenly_over_the_classes() -> None:
@@ -66,12 +67,58 @@ def test_the_draw_changes_with_round_and_seed() -> None:
 
 def test_predictions_carry_the_softmax_confidence() -> None:
     rows = [Example("one", "a"), Example("two", "b")]
-    mined = as_predictions(rows, np.log([[0.75, 0.25], [0.6, 0.4]]), ["a", "b"], 3)
-    assert [(row.row.predicted, round(row.row.confidence, 9), row.is_right, row.round) for row in mined] == [
-        ("a", 0.75, True, 3),
-        ("a", 0.6, False, 3),
+    mined = as_predictions(rows, np.log([[0.75, 0.25], [0.6, 0.4]]), ["a", "b"], 3, 40)
+    assert [
+        (row.row.predicted, round(row.row.confidence, 9), round(row.own, 9), row.is_right, row.round, row.learned) for row in mined
+    ] == [
+        ("a", 0.75, 0.75, True, 3, 40),
+        ("a", 0.6, 0.4, False, 3, 40),
     ]
-    assert as_predictions([], np.empty((0, 2)), ["a", "b"], 3) == []
+    assert as_predictions([], np.empty((0, 2)), ["a", "b"], 3, 40) == []
+
+
+def make_predictions(*learned: tuple[int, int]) -> list[Mined]:
+    """So many rows by a student that had learned so many, for each pair; labels alternate."""
+    by_row = [rows for count, rows in learned for _ in range(count)]
+    return [make_mined(number, "abcd"[number % 4], "a", learned=rows) for number, rows in enumerate(by_row)]
+
+
+def test_the_oldest_predictions_are_made_again_by_one_that_knows_twice_as_much() -> None:
+    predictions = make_predictions((40, 20), (160, 40), (200, 200))
+    renewal = plan_renewal(predictions, budget=1000, seed=0)
+    assert renewal is not None
+    assert renewal.old == tuple(range(200))
+    assert {row.text for row in renewal.learn} == {prediction.row.text for prediction in predictions[200:]}
+
+
+def test_fresh_predictions_stand() -> None:
+    assert plan_renewal(make_predictions((400, 101)), budget=1000, seed=0) is None
+    assert plan_renewal(make_predictions((99, 20), (301, 101)), budget=1000, seed=0) is None
+
+
+def test_a_stand_in_learns_no_more_than_the_budget() -> None:
+    renewal = plan_renewal(make_predictions((400, 20)), budget=100, seed=0)
+    assert renewal is not None
+    assert len(renewal.learn) == 100
+    assert plan_renewal(make_predictions((400, 20)), budget=MIN_LEARNED_ROWS - 1, seed=0) is None
+    assert plan_renewal([], budget=100, seed=0) is None
+
+
+@given(
+    ages=st.lists(st.tuples(st.integers(0, 150), st.integers(0, 300)), max_size=4),
+    budget=st.integers(0, 200),
+    seed=st.integers(0, 3),
+)
+def test_no_row_is_predicted_by_a_stand_in_that_has_seen_it(ages: list[tuple[int, int]], budget: int, seed: int) -> None:
+    predictions = make_predictions(*ages)
+    renewal = plan_renewal(predictions, budget, seed)
+    assert renewal == plan_renewal(predictions, budget, seed)
+    if renewal is None:
+        return
+    old = [predictions[index] for index in renewal.old]
+    assert not {prediction.row.text for prediction in old} & {row.text for row in renewal.learn}
+    assert {prediction.row.label for prediction in old} <= {row.label for row in renewal.learn}
+    assert all(2 * prediction.learned <= len(renewal.learn) <= budget for prediction in old)
 
 
 @given(labels=st.lists(st.sampled_from("abcd"), min_size=1, max_size=60), seed=st.integers(0, 3))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.records import ClassScore, Confusion
+from engine.reports import ClassScore, Confusion
 from student.evaluation import score
 
 

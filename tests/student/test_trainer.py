@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from engine.errors import StudentError
 from engine.records import Example
 from student.data import Rows, tokenise
 from student.hardware import choose_hardware
+from student.heads import Objective
 from student.inference import cross_entropy, predict
 from student.model import Student, new_student
-from student.trainer import Training, learning_rate_factor, train
+from student.optimizer import learning_rate_factor
+from student.trainer import Training, _Epochs, train  # pyright: ignore[reportPrivateUsage]
 from tests.student.builders import LABELS, make_rows
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -28,9 +32,13 @@ def encode(student: Student, rows: list[Example]) -> Rows:
 
 
 def teach(encoder: Path, *, seed: int = 0, num_rows: int = 8, **settings: Any) -> tuple[Student, Training]:
-    config = StudentConfig(encoder=str(encoder), **(SETTINGS | settings))
+    config = make_settings(encoder, **settings)
     student = new_student(config, LABELS, 0)
     return student, train(student, encode(student, make_rows(num_rows)), encode(student, make_rows(6, 100)), config, HARDWARE, seed)
+
+
+def make_settings(encoder: Path, **settings: Any) -> StudentConfig:
+    return StudentConfig(encoder=str(encoder), **(SETTINGS | settings))
 
 
 def loss_of(student: Student) -> float:
@@ -111,3 +119,116 @@ def test_the_learning_rate_rises_and_falls() -> None:
     factors = [learning_rate_factor(step, 10, 0.2) for step in range(11)]
     assert factors == pytest.approx([1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
     assert learning_rate_factor(0, 10, 0.0) == 1
+
+
+def test_the_learning_rate_may_fall_as_a_cosine_or_stay() -> None:
+    cosine = [learning_rate_factor(step, 4, 0.0, "cosine") for step in range(5)]
+    assert cosine == pytest.approx([1, 0.8535534, 0.5, 0.1464466, 0])
+    assert [learning_rate_factor(step, 4, 0.25, "constant") for step in range(5)] == [0.5, 1, 1, 1, 1]
+
+
+def gradients(encoder: Path, **settings: Any) -> list[torch.Tensor]:
+    """Of one batch of eight rows of unlike weights."""
+    config = make_settings(encoder, **settings)
+    student = new_student(config, LABELS, 0)
+    rows = encode(student, make_rows(3))
+    weighed = Rows(rows.tokens, rows.labels, weights=[1.0, 0.5, 0.25] * 3)
+    training = _Epochs(student, config, HARDWARE, Objective(), None)
+    training._compute(weighed, range(8))  # pyright: ignore[reportPrivateUsage]
+    return [parameter.grad for parameter in student.model.parameters() if parameter.grad is not None]
+
+
+def test_batches_in_pieces_teach_the_same(sentence_encoder: Path, tmp_path: Path) -> None:
+    encoder = without_dropout(sentence_encoder, tmp_path)
+    torch.testing.assert_close(gradients(encoder, micro_batch_size=3), gradients(encoder), rtol=1e-4, atol=1e-6)
+
+
+def test_out_of_memory_halves_what_is_computed_at_once_and_says_so(
+    sentence_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = without_dropout(sentence_encoder, tmp_path)
+    whole = gradients(encoder)
+    forget_above(3, monkeypatch)
+    torch.testing.assert_close(gradients(encoder), whole, rtol=1e-4, atol=1e-6)
+    assert "out of memory with 8 rows at once; going on with 4" in caplog.text
+    assert "out of memory with 4 rows at once; going on with 2" in caplog.text
+
+
+def test_out_of_memory_with_one_row_ends_it(sentence_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_above(0, monkeypatch)
+    with pytest.raises(StudentError, match="out of memory with a single row; give a smaller encoder"):
+        teach(sentence_encoder, epochs=1)
+
+
+def test_another_error_is_not_taken_for_memory(sentence_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("expected scalar type Float")
+
+    monkeypatch.setattr(student.trainer, "collate", broken)
+    with pytest.raises(RuntimeError, match="scalar type"):
+        teach(sentence_encoder, epochs=1)
+
+
+def test_moments_are_kept_and_gone_on_with(sentence_encoder: Path) -> None:
+    """Two trainings at a constant rate are one, if the second takes up the first one's moments."""
+    settings: dict[str, Any] = {"weights": "continue", "schedule": "constant", "warmup": 0.0, "optimizer": "continue", "epochs": 1}
+    steady = make_settings(sentence_encoder, **settings)
+    students: dict[str, Student] = {}
+    for name, keeps in (("kept", True), ("lost", False)):
+        students[name] = learner = new_student(steady, LABELS, 0)
+        first, second = encode(learner, make_rows(8)), encode(learner, make_rows(8, 40))
+        moments = train(learner, first, first, steady, HARDWARE, 0).moments
+        assert moments is not None
+        # Fewer tokens than were used before: their moments stay nevertheless.
+        again = train(learner, [second], second, steady, HARDWARE, 1, moments if keeps else None).moments
+        assert again is not None
+        assert again["classifier.weight/step"] == (6 if keeps else 3)
+    assert not same(students["kept"], students["lost"])
+
+
+def test_epochs_may_differ_in_rows(sentence_encoder: Path) -> None:
+    config = make_settings(sentence_encoder, epochs=2)
+    student = new_student(config, LABELS, 0)
+    epochs = [encode(student, make_rows(4, offset)) for offset in (0, 20)]
+    assert train(student, epochs, epochs[0], config, HARDWARE, 0).epochs == 2
+
+
+def test_rows_may_count_differently(sentence_encoder: Path) -> None:
+    """A row of no weight teaches nothing, whatever its label says."""
+    config = make_settings(sentence_encoder, epochs=1)
+    students: list[Student] = []
+    for mislabelled in (0, 1):
+        student = new_student(config, LABELS, 0)
+        rows = encode(student, make_rows(4))
+        labels = [mislabelled, *rows.labels[1:]]
+        train(student, Rows(rows.tokens, labels, weights=[0.0] + [1.0] * 11), rows, config, HARDWARE, 0)
+        students.append(student)
+    assert same(*students)
+
+
+def test_rows_of_one_class_can_be_learned(sentence_encoder: Path) -> None:
+    config = make_settings(sentence_encoder, epochs=1, class_weights="balanced")
+    student = new_student(config, LABELS, 0)
+    rows = encode(student, [row for row in make_rows(4) if row.label == LABELS[1]])
+    train(student, rows, rows, config, HARDWARE, 0)
+    assert (predict(student, rows.tokens, HARDWARE, 8).argmax(axis=1) == 1).all()
+
+
+def without_dropout(encoder: Path, folder: Path) -> Path:
+    """The same encoder, so that pieces of a batch see what the whole one would."""
+    copy = Path(shutil.copytree(encoder, folder / "encoder"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    return copy
+
+
+def forget_above(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory has room for so many rows at once."""
+    original = student.trainer.collate
+
+    def collate(tokens: list[Any], *rest: Any) -> Any:
+        if len(tokens) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(tokens, *rest)
+
+    monkeypatch.setattr(student.trainer, "collate", collate)

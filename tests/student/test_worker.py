@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import student.diagnosis
+import student.trainer
 import student.worker
+from engine.cli import app
 from engine.config import RunConfig
 from engine.errors import StoreError, UserError
-from engine.records import Example, FinalReport, WeaknessReport
-from engine.rundir import RunDir, read_json
-from engine.store import connect
+from engine.manifest import Manifest
+from engine.records import Finish
+from engine.reports import Audit, FinalReport, WeaknessReport
+from engine.rundir import RunDir, read_json, write_json
+from engine.store import connect, read_rounds
+from engine.summary import summarize
 from student.checkpoint import checkpoint_rounds, load_checkpoint
+from student.data import Rows, tokenise
+from student.mined import MinedLog
+from student.trainer import Training
 from student.worker import completed_rounds, derive_seed, work
-from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run
+from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_tokenizer
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30)}
 
@@ -44,12 +57,13 @@ def reports(run: RunDir) -> list[WeaknessReport]:
 
 
 def weights(run: RunDir) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in run.student.glob("*/model.safetensors")}
+    """The optimizer's moments too, where they go on."""
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in run.student.glob("*/*.safetensors")}
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, sentence_encoder: Path) -> RunConfig:
-    return make_config(tmp_path_factory.mktemp("data"), sentence_encoder)
+    return make_config(tmp_path_factory.mktemp("data"), sentence_encoder, student={"epochs": 2, "min_steps": 3})
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +94,19 @@ def test_the_final_student_is_the_one_of_the_best_round(undisturbed: RunDir) -> 
     final = undisturbed.final_student
     assert (final / "model.safetensors").read_bytes() == (undisturbed.checkpoint(2) / "model.safetensors").read_bytes()
     assert not (final / "state.json").exists()
+
+
+@pytest.fixture(scope="module")
+def incremental(tmp_path_factory: pytest.TempPathFactory, sentence_encoder: Path) -> RunConfig:
+    settings = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 2, "min_steps": 3}
+    return make_config(tmp_path_factory.mktemp("incremental"), sentence_encoder, student=settings)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_updates(tmp_path_factory: pytest.TempPathFactory, incremental: RunConfig) -> RunDir:
+    run = script(make_run(tmp_path_factory.mktemp("runs") / "updates", incremental))
+    work(run)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -129,8 +156,10 @@ def test_a_checkpoint_without_its_report_is_not_trained_again(config: RunConfig,
     assert reports(run) == before
 
 
-def test_killed_hard_it_goes_on_with_the_same_result(undisturbed: RunDir, config: RunConfig, tmp_path: Path) -> None:
-    run = script(make_run(tmp_path / "run", config))
+def test_killed_hard_in_an_update_it_goes_on_with_the_same_result(
+    undisturbed_updates: RunDir, incremental: RunConfig, tmp_path: Path
+) -> None:
+    run = script(make_run(tmp_path / "run", incremental))
     command = [sys.executable, "-m", "student", str(run.root)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as worker:
         while not run.report(1).exists():
@@ -139,17 +168,90 @@ def test_killed_hard_it_goes_on_with_the_same_result(undisturbed: RunDir, config
         os.kill(worker.pid, signal.SIGKILL)
     assert not run.final_report.exists()
     work(run)
-    assert reports(run) == reports(undisturbed)
-    assert weights(run) == weights(undisturbed)
+    assert reports(run) == reports(undisturbed_updates)
+    assert weights(run) == weights(undisturbed_updates)
+
+
+@pytest.mark.parametrize("step", [1, 9])
+def test_killed_in_the_middle_of_an_update_it_comes_out_the_same_to_the_bit(
+    step: int, undisturbed_updates: RunDir, incremental: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = script(make_run(tmp_path / "run", incremental))
+    original, count = student.trainer._Epochs._compute, 0  # pyright: ignore[reportPrivateUsage]
+
+    def killing(self: Any, rows: Any, batch: Any) -> Any:
+        nonlocal count
+        count += run.checkpoint(0).exists()  # steps of updates, not of the seed
+        if count == step:
+            raise KilledError
+        return original(self, rows, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(student.trainer._Epochs, "_compute", killing)  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(KilledError):
+            work(run)
+    work(run)
+    assert reports(run) == reports(undisturbed_updates)
+    assert weights(run) == weights(undisturbed_updates)
+    assert f"{run.checkpoint(3).name}/optimizer.safetensors" in weights(run)
+
+
+def test_an_update_learns_the_new_rows_and_a_replay(incremental: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def recording(_student: Any, rows: Any, *_rest: Any) -> Training:
+        given.append(rows)
+        return Training(1, 1, 0.0)
+
+    monkeypatch.setattr(student.worker, "train", recording)
+    config = incremental.model_copy(update={"strategy": incremental.strategy.model_copy(update={"mining": "train"})})
+    run = script(make_run(tmp_path / "run", config))
+    complete_round(run, 4, [])
+    finish(run, 0, 4)
+    work(run)
+    seed, *updates = given
+    assert len(seed) == 6
+    # Rounds of 6, 9 and 3 rows, each with as many earlier ones, in both epochs; nothing to learn in the last.
+    assert [[len(epoch) for epoch in update] for update in updates] == [[12, 12], [18, 18], [6, 6]]
+    new = tokenise(make_tokenizer(), [row.text for row in ROUNDS[3]])
+    assert [list(tokens) for tokens in updates[2][0].tokens[3:]] == new
+    assert reports(run)[4].num_train_rows == 24
+
+
+@pytest.mark.parametrize("damaged", ["round-0003/model.safetensors", "round-0000/state.json"])
+def test_a_damaged_checkpoint_is_named_and_learned_again(
+    damaged: str, undisturbed_updates: RunDir, incremental: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(undisturbed_updates.root, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    run.final_report.unlink()
+    path = run.student / damaged
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    work(run)
+    assert f"the checkpoint {path.parent} is damaged" in caplog.text
+    assert reports(run) == reports(undisturbed_updates)
+    assert weights(run) == weights(undisturbed_updates)
+
+
+def test_a_lost_row_cache_is_made_again(undisturbed: RunDir, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed.root, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    cached = {path.name: path.read_bytes() for path in (run.student / "rows").iterdir()}
+    (run.student / "rows" / "0001.arrow").unlink()
+    (run.student / "rows" / "0002.arrow").write_bytes(b"no Arrow file")
+    work(run)
+    assert {path.name: path.read_bytes() for path in (run.student / "rows").iterdir()} == cached
 
 
 def test_every_row_is_learned_once(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[list[str]] = []
+    learned: list[Rows] = []
     original = student.worker.Worker._train  # pyright: ignore[reportPrivateUsage]
 
-    def recording(self: Any, model: Any, rows: list[Example], round: int) -> Any:
-        learned.append([row.text for row in rows])
-        return original(self, model, rows, round)
+    def recording(self: Any, model: Any, rows: Rows, *rest: Any) -> Any:
+        learned.append(rows)
+        return original(self, model, rows, *rest)
 
     monkeypatch.setattr(student.worker.Worker, "_train", recording)
     run = make_run(tmp_path / "run", make_config(tmp_path, Path(config.student.encoder), strategy={"mining": "train"}))
@@ -159,9 +261,10 @@ def test_every_row_is_learned_once(config: RunConfig, tmp_path: Path, monkeypatc
     finish(run, 3, 3)
     work(run)
     rows = make_rows(2)
-    for round, texts in enumerate(learned):
+    for round, given in enumerate(learned):
         rows += ROUNDS.get(round, [])
-        assert texts == [row.text for row in rows]
+        assert [row.tolist() for row in map(np.asarray, given.tokens)] == tokenise(make_tokenizer(), [row.text for row in rows])
+        assert given.labels == [LABELS.index(row.label) for row in rows]
     assert len(learned) == 4
 
 
@@ -183,10 +286,10 @@ def test_checkpoints_that_nobody_needs_are_deleted(config: RunConfig, tmp_path: 
             kept.append(checkpoint_rounds(run))
             yield
 
-    worker = student.worker._restore(run)  # pyright: ignore[reportPrivateUsage]
+    worker = student.worker.restore(run)
     for _ in follow():
         losses = [report.loss for report in reports(run)]
-        assert kept[-1] == sorted({0, losses.index(min(losses)), len(losses) - 1})
+        assert kept[-1] == sorted({0, losses.index(min(losses)), max(len(losses) - 2, 0), len(losses) - 1})
 
 
 def test_the_table_may_not_change_behind_the_students_back(config: RunConfig, tmp_path: Path) -> None:
@@ -213,14 +316,56 @@ def test_a_planted_weakness_comes_first(mining: str, sentence_encoder: Path, tmp
     work(run)
     confused, mined = reports(run)[1].confusions[0], reports(run)[2]
     assert (confused.label, confused.predicted) == ("fruit", "tool")
+    assert reports(run)[1].weaknesses[0].name == "pair:fruit>tool"
     assert ("fruit", "tool") in {(row.label, row.predicted) for row in (*mined.hard, *mined.wrong)}
     assert mined.mining == mining
     assert len(mined.hard) == 4
     assert [row.confidence for row in mined.hard] == sorted((row.confidence for row in mined.hard), reverse=True)
 
 
+def test_no_text_of_validation_or_test_leaves(undisturbed: RunDir) -> None:
+    """Rows of which the student missed some, so that there is something to give examples of."""
+    assert any(report.weaknesses for report in reports(undisturbed))
+    written = "".join(path.read_text() for path in undisturbed.reports.iterdir())
+    assert not [row.text for row in (*make_rows(6, 100), *make_rows(6, 200)) if json.dumps(row.text) in written]
+    assert json.dumps(reports(undisturbed)[-1].right[0].text) in written
+
+
+def test_a_report_tells_what_has_changed_since_the_one_before(undisturbed: RunDir) -> None:
+    first, second, *_ = reports(undisturbed)
+    assert first.changes == ()
+    everything = second.changes[0]
+    assert (everything.name, everything.num_rows) == ("all", 18)
+    assert everything.fixed - everything.broken == second.hits.count("1") - first.hits.count("1")
+    assert second.hits.count("1") / 18 == pytest.approx(second.scores.accuracy)
+    assert second.intervals is not None
+    assert second.intervals.accuracy.low <= second.scores.accuracy <= second.intervals.accuracy.high
+    assert second.calibration is not None
+
+
+def test_the_training_rows_are_audited_at_the_end(undisturbed: RunDir) -> None:
+    found = read_json(undisturbed.audit, Audit)
+    assert found.noise is not None
+    assert found.copies is not None
+    assert found.drift is not None
+    assert found.copies.num_rows == found.drift.num_synthetic == 18
+    assert found.drift.num_real == 18
+    assert found.noise.clean_share is not None
+
+
+def test_old_predictions_are_made_again(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student.diagnosis, "MIN_LEARNED_ROWS", 2)
+    run = script(make_run(tmp_path / "run", config), rounds=2)
+    work(run)
+    predictions = MinedLog(run.student / "mined", 0, 0).read(2, 1000)
+    by_round = {round: [mined for mined in predictions if mined.round == round] for round in range(3)}
+    assert [len(mined) for mined in by_round.values()] == [6, 6, 9]
+    assert {mined.learned for mined in by_round[0]} == {6}, "those of the seed were by students of three rows"
+    assert {mined.learned for mined in by_round[2]} == {12}
+
+
 def test_rows_are_mined_before_they_are_learned(undisturbed: RunDir) -> None:
-    predictions = load_checkpoint(undisturbed, 3).predictions
+    predictions = MinedLog(undisturbed.student / "mined", 0, 0).read(3, 1000)
     rows = [row.text for round in ROUNDS.values() for row in sorted(round, key=lambda row: row.text)]
     by_round = {round: sorted(mined.row.text for mined in predictions if mined.round == round) for round in ROUNDS}
     assert [text for round in ROUNDS for text in by_round[round]] == rows
@@ -249,3 +394,18 @@ def test_seeds_differ_by_run_round_and_purpose() -> None:
 
 def test_labels_of_the_report_are_the_tasks(undisturbed: RunDir) -> None:
     assert tuple(score.label for score in reports(undisturbed)[0].classes) == LABELS
+
+
+def test_a_run_is_a_page_and_a_value(undisturbed: RunDir, config: RunConfig, tmp_path: Path) -> None:
+    """`reflux report`, before the engine has summed up and after."""
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(undisturbed.root, run.root)
+    unfinished = CliRunner().invoke(app, ["report", str(run.root)])
+    assert "Label noise" in unfinished.stdout, unfinished.exception
+    final, manifest, told = read_json(run.final_report, FinalReport), read_json(run.run_json, Manifest), reports(run)
+    write_json(run.summary, summarize(config, manifest, read_json(run.finish, Finish), final, told, read_rounds(run), run.root))
+    page = CliRunner().invoke(app, ["report", str(run.root)]).stdout
+    assert "validation after round 2" in page or "is missed after round 2" in page, "the round whose student was kept"
+    value = json.loads(CliRunner().invoke(app, ["report", str(run.root), "--json"]).stdout)
+    assert value["report"]["round"] == value["student"]["after"]["round"] == 2
+    assert value["audit"]["copies"]["num_rows"] == 18

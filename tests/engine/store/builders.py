@@ -10,7 +10,6 @@ from pathlib import Path
 
 from engine.records import (
     Call,
-    ClassScore,
     Completion,
     Failure,
     FailureReason,
@@ -25,10 +24,10 @@ from engine.records import (
     RowCounts,
     Sample,
     SamplingParams,
-    Scores,
     Timings,
     Usage,
 )
+from engine.reports import ClassScore, Scores
 from engine.rundir import RunDir
 from engine.store import SCHEMAS, Evaluation, Store, read_calls, read_rounds, read_samples
 from engine.store.segments import read_table
@@ -77,7 +76,7 @@ def make_round(round: int = 1, rows: RowCounts | None = None, calls: int = 1) ->
 
 
 def make_evaluation(round: int = 1, split: str = "validation", macro_f1: float = 0.5) -> Evaluation:
-    scores = Scores(accuracy=0.6, macro_f1=macro_f1, weighted_f1=0.55, num_rows=20)
+    scores = Scores(accuracy=0.6, macro_f1=macro_f1, weighted_f1=0.55, num_rows=20, mcc=0.45)
     return Evaluation(round, split, scores, (ClassScore("refund", 0.5, 0.25, 1 / 3, 10),), 1.25, 40, 3.0, 7)
 
 

@@ -195,7 +195,7 @@ def test_a_damaged_segment_stops_it_and_nothing_is_deleted(run: RunDir) -> None:
 
 
 def test_rows_keep_their_order_over_row_groups(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "ROW_GROUP_ROWS", 4)
+    monkeypatch.setattr(compaction, "row_group_rows", lambda schema: 4)  # pyright: ignore[reportUnknownLambdaType]
     folder = run.table("samples")
     for first in range(0, 30, 5):
         write_segment(folder, pack_samples([make_sample(f"{first + number:02x}-0") for number in range(5)]))

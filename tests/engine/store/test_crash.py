@@ -1,51 +1,20 @@
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.records import Outcome, Request
 from engine.store import journal
 from tests.engine.store.builders import assert_whole, make_completion, make_failure, make_run, work
+from tests.engine.store.disk import CrashError, Disk
 from tests.engine.store.writer import NUM_CALLS, NUM_ROUNDS
 
 REPOSITORY = Path(__file__).parents[3]
-
-
-class CrashError(Exception):
-    pass
-
-
-class Disk:
-    """Counts the steps that make things durable (sync, rename, delete). From step `crash_at` on it refuses them all.
-
-    Nothing is really synced: no power is cut here, and a disk that others are using would hold the tests up.
-    """
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.steps = 0
-        self.crash_at: int | None = None
-        self.threads: set[threading.Thread] = set()
-        patch.setattr(os, "fsync", self._counted(os.fstat))
-        for name in ("rename", "unlink"):
-            patch.setattr(Path, name, self._counted(getattr(Path, name)))
-
-    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **kwargs: Any) -> Any:
-            if self.crash_at is not None and self.steps >= self.crash_at:
-                raise CrashError
-            self.steps += 1
-            self.threads.add(threading.current_thread())
-            return function(*args, **kwargs)
-
-        return step
 
 
 class Teacher:
@@ -68,7 +37,9 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 async def test_a_crash_before_any_step_on_disk_loses_nothing_and_doubles_nothing(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
-    await work(make_run(tmp_path / "whole"), Teacher(), num_rounds=2, num_calls=3)
+    run = make_run(tmp_path / "whole")
+    disk.steps = 0
+    await work(run, Teacher(), num_rounds=2, num_calls=3)
     num_steps = disk.steps
     assert num_steps > 20
     for crash_at in range(num_steps):
@@ -86,7 +57,9 @@ async def test_a_crash_before_any_step_on_disk_loses_nothing_and_doubles_nothing
 
 
 async def test_the_event_loop_never_waits_for_the_disk(disk: Disk, tmp_path: Path) -> None:
-    await work(make_run(tmp_path), Teacher(), num_rounds=1, num_calls=3)
+    run = make_run(tmp_path)
+    disk.threads.clear()
+    await work(run, Teacher(), num_rounds=1, num_calls=3)
     assert disk.threads
     assert threading.main_thread() not in disk.threads
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.records import Outcome, Request, RowCounts
 from engine.rundir import RunDir
-from engine.store import Store, compact, journal, read_rounds, read_samples
+from engine.store import Store, compact, journal, read_rounds, read_samples, store
 from engine.store.journal import encode_record
 from tests.engine.store.builders import (
     add_rows,
@@ -25,48 +24,57 @@ from tests.engine.store.builders import (
     refuse_to_answer,
     work,
 )
+from tests.engine.store.disk import CrashError, Disk
 
 NUM_ROUNDS, NUM_CALLS = 2, 3
 
 steps = st.one_of(
     st.tuples(st.sampled_from(["answer", "rows", "call"]), st.integers(0, NUM_CALLS - 1)),
     st.tuples(st.sampled_from(["seal", "crash", "compact", "round"]), st.just(0)),
+    st.tuples(st.sampled_from(["break the disk", "break a compaction"]), st.integers(0, 15)),
 )
-
-
-class CrashError(Exception):
-    pass
+"""The last ones crash whatever comes to the disk's so manieth step from then on: a seal, a compaction, a journal's group."""
 
 
 class Teacher:
-    """Refuses to answer twice, as all that it says is recorded, and never says the same."""
+    """Never says the same, and is not asked again for what was recorded."""
 
-    def __init__(self) -> None:
-        self._asked: set[str] = set()
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.recorded: set[str] = set()
+        self._num_asked = 0
+        record = Store.record
+
+        async def note(store: Store, outcome: Outcome) -> None:
+            await record(store, outcome)
+            self.recorded.add(outcome.request_id)
+
+        patch.setattr(Store, "record", note)
 
     async def __call__(self, request: Request) -> Outcome:
-        assert request.id not in self._asked
-        self._asked.add(request.id)
-        return make_failure(request.id) if request.sampling.seed == 1 else make_completion(request.id, f"answer {len(self._asked)}")
+        assert request.id not in self.recorded
+        self._num_asked += 1
+        return make_failure(request.id) if request.sampling.seed == 1 else make_completion(request.id, f"answer {self._num_asked}")
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(steps, max_size=15))
+@settings(max_examples=25, deadline=None)
+@given(st.lists(steps, min_size=3, max_size=20))
 def test_rows_are_neither_lost_nor_doubled_in_whatever_order_things_happen(plan: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", os.fstat)
         patch.setattr(journal, "GATHER_S", 0.0)
         patch.setattr(journal, "MAX_FILE_BYTES", 200)
+        patch.setattr(store, "SEAL_ROWS", 1)
         run = make_run(Path(folder))
-        teacher = Teacher()
+        disk, teacher = Disk(patch), Teacher(patch)
         while plan:
             try:
-                asyncio.run(_follow(run, teacher, plan))
+                asyncio.run(_follow(run, disk, teacher, plan))
             except CrashError:
                 # The kill tore what was being written.
-                newest = max(run.journal.iterdir(), key=lambda path: int(path.stem))
-                newest.write_bytes(newest.read_bytes() + encode_record(make_completion("a1"))[:-1])
+                if files := sorted(run.journal.iterdir(), key=lambda path: int(path.stem)):
+                    files[-1].write_bytes(files[-1].read_bytes() + encode_record(make_completion("a1"))[:-1])
+            disk.crash_at = None
         asyncio.run(work(run, teacher, NUM_ROUNDS, NUM_CALLS))
+        compact(run)  # it also clears away what one left that was killed
         assert_whole(run, NUM_ROUNDS, NUM_CALLS)
         rows = sorted((sample.id, sample.text) for sample in read_samples(run))
         compact(run)
@@ -76,7 +84,7 @@ def test_rows_are_neither_lost_nor_doubled_in_whatever_order_things_happen(plan:
         assert sum((record.rows for record in read_rounds(run)), RowCounts()).accepted == len(rows)
 
 
-async def _follow(run: RunDir, teacher: Teacher, plan: list[tuple[str, int]]) -> None:
+async def _follow(run: RunDir, disk: Disk, teacher: Teacher, plan: list[tuple[str, int]]) -> None:
     async with Store(run) as store:
         while plan:
             name, number = plan.pop(0)
@@ -89,6 +97,12 @@ async def _follow(run: RunDir, teacher: Teacher, plan: list[tuple[str, int]]) ->
                     compact(run)
                 case "crash":
                     raise CrashError
+                case "break the disk":
+                    disk.crash_at = disk.steps + number
+                case "break a compaction":
+                    await store.seal()
+                    disk.crash_at = disk.steps + number
+                    compact(run)
                 case _ if round > NUM_ROUNDS:
                     pass
                 case "answer":

@@ -54,6 +54,25 @@ def test_a_torn_record_is_cut_wherever_it_was_torn() -> None:
         assert decode_records(whole + last[:length]) == [make_completion("q1")]
 
 
+@given(st.lists(outcomes, max_size=2), outcomes)
+def test_of_a_file_cut_at_any_byte_of_its_last_record_all_others_stay(before: list[Outcome], last: Outcome) -> None:
+    whole, torn = b"".join(map(encode_record, before)), encode_record(last)
+    for length in range(len(torn)):
+        assert decode_records(whole + torn[:length]) == before
+
+
+async def test_a_journal_goes_on_behind_a_file_cut_at_any_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", os.fstat)
+    monkeypatch.setattr(module, "GATHER_S", 0.0)
+    whole, last = encode_record(make_completion("q1")), encode_record(make_failure("q2"))
+    for length in range(len(last)):
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        (folder / "000001.log").write_bytes(whole + last[:length])
+        await append_all(folder, make_completion("q2", "asked again"))
+        assert await reopen(folder) == [make_completion("q1"), make_completion("q2", "asked again")]
+
+
 def test_a_damaged_record_is_cut_whichever_byte_is_wrong() -> None:
     whole, last = encode_record(make_completion("q1")), encode_record(make_failure("q2"))
     for position in range(len(last)):

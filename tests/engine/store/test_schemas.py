@@ -21,6 +21,7 @@ from engine.records import (
     Message,
     Origin,
     Outcome,
+    Rejection,
     RejectionReason,
     Request,
     RoundRecord,
@@ -30,9 +31,12 @@ from engine.records import (
     Timings,
     Usage,
 )
+from engine.reports import ClassScore, Scores
 from engine.store.schemas import (
     SCHEMAS,
     Ending,
+    Evaluation,
+    RowBuffer,
     pack_calls,
     pack_evaluations,
     pack_prompts,
@@ -42,6 +46,7 @@ from engine.store.schemas import (
     unpack_answers,
     unpack_calls,
     unpack_prompts,
+    unpack_rejections,
     unpack_rounds,
     unpack_samples,
 )
@@ -51,6 +56,19 @@ from tests.engine.store.strategies import any_text, counts, seconds
 
 origins = st.builds(Origin, counts, counts, any_text, any_text, any_text, any_text, any_text, any_text, any_text)
 samples = st.builds(Sample, any_text, any_text, any_text, origins)
+rejections = st.builds(Rejection, any_text, st.sampled_from(RejectionReason), any_text, any_text, any_text, any_text, origins)
+shares = st.floats(0, 1)
+evaluations = st.builds(
+    Evaluation,
+    counts,
+    any_text,
+    st.builds(Scores, shares, shares, shares, counts),
+    st.lists(st.builds(ClassScore, any_text, shares, shares, shares, counts), max_size=3).map(tuple),
+    st.none() | seconds,
+    counts,
+    seconds,
+    counts,
+)
 row_counts = st.builds(RowCounts, counts, counts, counts, counts, counts)
 timings = st.builds(Timings, seconds, seconds, counts)
 outcomes = st.one_of(
@@ -105,6 +123,25 @@ def test_ordinary_text_is_stored_as_it_is() -> None:
 @example([make_sample(text="'; DROP TABLE samples; --"), make_sample(text="<script>alert(1)</script>"), make_sample(text="\0\ud800")])
 def test_samples_come_back_as_they_were(rows: list[Sample]) -> None:
     assert unpack_samples(through_parquet(pack_samples(rows))) == rows
+
+
+@given(st.lists(rejections, max_size=3))
+@example([replace(make_rejection(), raw="\x1b[2J<b>\0\udfff")])
+def test_rejections_come_back_as_they_were(rows: list[Rejection]) -> None:
+    assert unpack_rejections(through_parquet(pack_rejections(rows))) == rows
+
+
+@given(st.lists(evaluations, max_size=3))
+def test_what_an_evaluation_says_is_in_its_row(rows: list[Evaluation]) -> None:
+    found = through_parquet(pack_evaluations(rows)).to_pylist()
+    plain = ("round", "loss", "num_train_rows", "train_s", "epochs")
+    for row, evaluation in zip(found, rows, strict=True):
+        assert {name: row[name] for name in plain} == {name: getattr(evaluation, name) for name in plain}
+        assert unescape(row["split"]) == evaluation.split
+        assert row["macro_f1"] == evaluation.scores.macro_f1
+        assert [(unescape(score["label"]), score["support"]) for score in row["classes"]] == [
+            (score.label, score.support) for score in evaluation.classes
+        ]
 
 
 def test_ten_megabytes_of_text_come_back_as_they_were() -> None:
@@ -171,6 +208,7 @@ def test_rejections_and_evaluations_hold_every_value() -> None:
         "accuracy": 0.6,
         "macro_f1": 0.5,
         "weighted_f1": 0.55,
+        "mcc": 0.45,
         "num_rows": 20,
         "loss": 1.25,
         "num_train_rows": 40,
@@ -188,3 +226,16 @@ def test_a_call_with_the_answer_to_another_request_is_refused() -> None:
 
 def test_no_row_makes_an_empty_table_of_the_same_schema() -> None:
     assert pack_samples([]).schema.equals(SCHEMAS["samples"], check_metadata=True)
+
+
+@given(st.lists(origins, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), any_text), max_size=12), st.integers(0, 12))
+def test_rows_keep_their_origin_whatever_rows_stand_beside_them(shared: list[Origin], rows: list[tuple[int, str]], count: int) -> None:
+    samples = [Sample(f"a1-{place}", text, "refund", shared[number % len(shared)]) for place, (number, text) in enumerate(rows)]
+    count = min(count, len(samples))
+    buffer = RowBuffer("samples")
+    for sample in samples:
+        buffer.add(sample)
+    assert unpack_samples(buffer.pack(count)) == samples[:count]
+    buffer.drop(count)
+    assert len(buffer) == len(samples) - count
+    assert unpack_samples(buffer.pack(len(buffer))) == samples[count:]

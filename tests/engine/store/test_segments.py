@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from engine.errors import StoreError
+from engine.rundir import RunDir
+from engine.store import compact, read_samples
 from engine.store.schemas import SCHEMAS, VERSION_KEY, pack_samples, unpack_samples
 from engine.store.segments import committed, covered, prepare_folder, read_parts, read_table, write_segment
-from tests.engine.store.builders import make_sample
+from tests.engine.store.builders import make_origin, make_sample
 
 SAMPLES = SCHEMAS["samples"]
 
@@ -93,9 +96,9 @@ def test_a_disk_that_refuses_is_named_and_nothing_stays(tmp_path: Path) -> None:
 
 
 def test_a_segment_of_another_version_is_refused(tmp_path: Path) -> None:
-    newer = SAMPLES.with_metadata({VERSION_KEY: b"samples 2"}).empty_table()
+    newer = SAMPLES.with_metadata({VERSION_KEY: b"samples 99"}).empty_table()
     write_segment(tmp_path, newer)
-    with pytest.raises(StoreError, match=r"holds 'samples 2', this Reflux reads 'samples 1'"):
+    with pytest.raises(StoreError, match=r"holds 'samples 99', this Reflux reads 'samples 2'"):
         read_table(tmp_path, SAMPLES)
 
 
@@ -109,3 +112,20 @@ def test_a_damaged_segment_is_an_error(tmp_path: Path, position: int) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"cannot read the table|no Parquet file"):
         read_parts(segment, SAMPLES)
+
+
+def test_segments_of_an_earlier_version_are_read_beside_new_ones(tmp_path: Path) -> None:
+    columns = [name for name in SAMPLES.names if name != "replays"]
+    sample = make_sample("a1-0")
+    (tmp_path / "tables" / "samples").mkdir(parents=True)
+    earlier = pack_samples([sample]).select(columns).replace_schema_metadata({VERSION_KEY: b"samples 1"})
+    replaying = replace(make_sample("a2-0"), origin=replace(make_origin("a2"), replays="a1-1"))
+    for rows in (earlier, pack_samples([replaying]), pack_samples([make_sample("a3-0")])):
+        write_segment(tmp_path / "tables" / "samples", rows)
+    run = RunDir(tmp_path)
+    assert [row.origin.replays for row in read_samples(run)] == [None, "a1-1", None]
+    first, *_ = committed(run.table("samples"))
+    assert unpack_samples(read_parts(first, SAMPLES)[0]) == [sample]
+    compact(run)
+    assert [segment.last for segment in committed(run.table("samples"))] == [2, 3]
+    assert read_samples(run)[:2] == [sample, replaying]

@@ -223,6 +223,26 @@ async def test_a_disk_that_refused_is_not_written_again_and_the_run_resumes(run:
         assert opened.replay("a1") == make_completion("a1")
 
 
+async def test_a_seal_that_failed_in_the_background_is_told_to_the_very_next_call(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SEAL_AFTER_S", 0.0)
+
+    async def keep_on() -> None:
+        async with Store(run) as opened:
+            await opened.record(make_completion("a1"))
+            await opened.record(make_completion("a2"))
+            gate = Gate(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            gate.release.set()
+            await opened.add_call(make_call("a1"))
+            await gate.is_reached()
+            with pytest.raises(StoreError, match="No space left"):
+                await opened.seal()  # behind the one that failed
+            with pytest.raises(StoreError, match="No space left"):
+                await opened.add_call(make_call("a2"))
+
+    with pytest.raises(StoreError, match="No space left"):
+        await keep_on()
+
+
 async def test_leaving_on_an_error_seals_nothing_and_loses_nothing(run: RunDir) -> None:
     async def fail() -> None:
         async with Store(run) as opened:

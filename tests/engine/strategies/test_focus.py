@@ -3,8 +3,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.records import Confusion
-from engine.strategies.focus import apportion, choose_focuses
+from engine.reports import Confusion
+from engine.strategies.focus import apportion, choose_focuses, spread
 from tests.engine.builders import make_report
 
 
@@ -40,3 +40,12 @@ def test_apportion_gives_out_everything(total: int, weights: list[float]) -> Non
     counts = apportion(total, shares)
     assert sum(counts.values()) == total
     assert all(abs(counts[key] - total * share) <= 1 for key, share in shares.items())
+
+
+def test_with_fewer_requests_than_classes_the_rounds_go_on_where_the_last_ended() -> None:
+    labels = [f"label {number}" for number in range(7)]
+    asked = Counter(focus.labels[0] for round in range(1, 8) for focus in spread(labels, round, 3))
+    assert asked == dict.fromkeys(labels, 3)
+    report = make_report(f1=dict.fromkeys(labels, 0.5))
+    asked = Counter(focus.labels[0] for round in range(1, 8) for focus in choose_focuses(report, round, 3))
+    assert set(asked) == set(labels)

@@ -7,11 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from engine.config import PgkdConfig, SamplingConfig
+from engine.config import SamplingConfig
 from engine.prompting import Opening, Prompt, Prompter
-from engine.records import Completion, Confusion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
+from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
+from engine.reports import Confusion
 from engine.strategies import Answer
 from engine.strategies.pgkd import Pgkd
+from engine.strategies.planning import draw_examples
+from engine.strategy_config import PgkdConfig
 from prompts import PromptLibrary
 from tests.engine.builders import LABELS, make_report, make_task
 
@@ -33,7 +36,7 @@ def test_a_round_is_split_into_requests() -> None:
 
 
 def test_as_published_a_round_is_one_request_without_focus() -> None:
-    pgkd, _ = make_pgkd(focus=False)
+    pgkd, _ = make_pgkd()
     (assignment,) = pgkd.plan(1, make_report())
     assert (assignment.num_rows, assignment.focus, assignment.weakness) == (32, (), "report")
 
@@ -68,7 +71,7 @@ async def test_what_requests_share_is_rendered_once_a_round(monkeypatch: pytest.
     for round in (1, 2):
         report = make_report(round - 1, wrong=round)
         for assignment in pgkd.plan(round, report):
-            written = await pgkd.carry_out(assignment, report, ask)
+            (written,) = await pgkd.carry_out(assignment, report, ask)
             assert f"a wrong text {round - 1}" in "\n".join(message.content for message in written.answer.prompt.messages)
         assert len(opened) == round
 
@@ -97,7 +100,7 @@ async def ask_for_prompt(pgkd: Pgkd, prompter: Prompter, outcome: Outcome, wrong
         return Answer(prompt, prompter.request(prompt, "1 0", 0), outcome)
 
     weakness = make_report(wrong=wrong)
-    written = await pgkd.carry_out(next(iter(pgkd.plan(1, weakness))), weakness, ask)
+    (written,) = await pgkd.carry_out(next(iter(pgkd.plan(1, weakness))), weakness, ask)
     return asked[0], len(written.candidates)
 
 
@@ -106,7 +109,7 @@ def completion(reply: str) -> Completion:
 
 
 async def test_the_prompt_has_the_published_blocks_in_their_order() -> None:
-    pgkd, prompter = make_pgkd(rows_per_call=8, examples=4)
+    pgkd, prompter = make_pgkd(rows_per_call=8, examples=4, focus=True)
     prompt, rows = await ask_for_prompt(pgkd, prompter, completion(json.dumps([{"text": "x", "label": "track"}])), wrong=3)
     text = "\n".join(message.content for message in prompt.messages)
     blocks = ("Labels:", "Examples:", "Write 8 new rows", "JSON list", "The student on validation", "gets these right", "gets these wrong",
@@ -149,5 +152,11 @@ def test_the_blocks_record_what_there_really_was() -> None:
 def test_examples_come_from_as_many_classes_as_possible() -> None:
     pgkd, _ = make_pgkd(examples=3)
     assert pgkd.blocks(1, make_report())["examples"] == 3
-    labels = Counter(row.label for row in pgkd._examples(1))  # pyright: ignore[reportPrivateUsage]
+    labels = Counter(row.label for row in draw_examples(make_task().seed, 3, 1, 1))
     assert labels == dict.fromkeys(LABELS, 1)
+
+
+def test_one_request_for_a_round_has_no_focus_unless_it_is_told_to() -> None:
+    for count, has_focus in ((2, False), (3, True)):
+        pgkd, _ = make_pgkd(rows_per_round=4 * count, rows_per_call=4)
+        assert [bool(assignment.focus) for assignment in pgkd.plan(1, make_report())] == [has_focus] * count

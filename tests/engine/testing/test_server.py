@@ -453,6 +453,39 @@ async def test_a_client_that_goes_away_ends_its_request(behaviour: str) -> None:
         assert (gauges.running, gauges.waiting) == (0, 0)
 
 
+class Book:
+    """A ledger that keeps the seeds of what was asked, and of what was answered with which texts."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.texts: dict[int, list[str]] = {}
+
+    def asked(self, body: bytes) -> None:
+        self.seeds.append(json.loads(body)["seed"])
+
+    def answered(self, body: bytes, texts: Sequence[str]) -> None:
+        self.texts[json.loads(body)["seed"]] = [*texts]
+
+
+async def test_a_ledger_is_told_of_all_that_is_asked_and_of_every_whole_answer() -> None:
+    book = Book()
+    async with asking("drip:0.01:1", "reset:2", "truncated:3", ledger=book) as (_, client):
+        first = await client.texts(1, n=2)
+        assert await client.end_of(2) == "dropped"
+        third = await client.texts(3)
+    assert (book.seeds, book.texts) == ([1, 2, 3], {1: first, 3: third})
+
+
+async def test_an_answer_that_its_client_did_not_wait_for_is_not_in_the_ledger() -> None:
+    book = Book()
+    async with asking("drip:60:1", ledger=book) as (server, _):
+        _, writer = await start(server, make_body(4))
+        await until(lambda: server.in_flight == 1)
+        writer.close()
+        await until(lambda: server.in_flight == 0)
+    assert (book.seeds, book.texts) == ([4], {})
+
+
 async def test_a_stalled_answer_begins_and_goes_no_further() -> None:
     async with asking("stall:2") as (server, client):
         assert await client.end_of() == "ok"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.prompting import label_schema, rows_schema
+from engine.prompting import label_schema, labels_schema, rows_schema, strings_schema, texts_schema
 from engine.teacher import TeacherError
 from engine.testing.teacher import ScriptedTeacher, rows_for, write_rows
 from tests.engine.asking import LABELS, make_completion, make_request, refused
@@ -49,3 +49,12 @@ def test_rows_for_one_label_and_for_a_label_alone() -> None:
 
 def test_without_a_schema_there_are_rows_all_the_same() -> None:
     assert len(json.loads(rows_for("{}", seed="a"))) == 4
+
+
+def test_whatever_else_a_schema_asks_for_is_written_too() -> None:
+    texts = json.loads(rows_for(texts_schema(3, ("hard", "easy")), seed="0"))
+    assert [row["kind"] for row in texts] == ["hard", "easy", "hard"]
+    assert len({row["text"] for row in texts}) == 3
+    labels = json.loads(rows_for(labels_schema(("a", "b"), 3), seed="1"))
+    assert labels == [{"number": 1, "label": "b"}, {"number": 2, "label": "a"}, {"number": 3, "label": "b"}]
+    assert len(json.loads(rows_for(strings_schema(4), seed="0"))) == 4

@@ -1,0 +1,120 @@
+"""Rejected rows before the gates once more. No teacher is asked: a row that passes now joins a new round, one that does not stays as it is.
+
+Rows that pass stand in a call of their own, with the reply of the call they came from, no attempt and no tokens; it asks for as many rows
+as pass. Ids follow from the round and from what is replayed, so that doing it again after a kill writes nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+
+from engine.gates import Gatekeeper
+from engine.parsing import parse_rows
+from engine.records import Call, Candidate, Completion, Origin, Rejection, RejectionReason, RowCounts, Sample, Timings, Usage
+from engine.replay.dead_letters import DeadLetters
+from engine.replay.fates import Fates
+from engine.rundir import RunDir
+from engine.store import Store, read_calls
+
+CALLS_AT_ONCE = 1000
+"""Whose rows are put into the tables together."""
+
+
+class _Passing(NamedTuple):
+    rejection: Rejection
+    candidate: Candidate
+
+
+class JudgedAgain:
+    """Rejections on their way into the round of a replay."""
+
+    def __init__(self, run: RunDir, round: int, store: Store, gatekeeper: Gatekeeper, fates: Fates) -> None:
+        self._run = run
+        self._round = round
+        self._store = store
+        self._gatekeeper = gatekeeper
+        self._fates = fates
+
+    async def judge(self, letters: DeadLetters) -> None:
+        """In the order written; what passes is held in memory until all have been judged."""
+        passing: dict[str, list[_Passing]] = {}
+        batches = letters.rejections()
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            is_accepted = [self._store.ending(self._row_id(rejection)) == "accepted" for rejection in batch]
+            for row in await asyncio.to_thread(self._judge, batch, is_accepted):
+                passing.setdefault(row.rejection.origin.request_id, []).append(row)
+        for start in range(0, len(passing), CALLS_AT_ONCE):
+            request_ids = list(passing)[start : start + CALLS_AT_ONCE]
+            calls = await asyncio.to_thread(read_calls, self._run, pc.field("request_id").isin(request_ids))
+            await asyncio.gather(*(self._accept(call, passing[call.origin.request_id]) for call in calls))
+
+    def _judge(self, batch: Sequence[Rejection], is_accepted: Sequence[bool]) -> list[_Passing]:
+        """Those that pass. What this replay accepted before it was stopped passes unasked: the gates know it."""
+        passing: list[_Passing] = []
+        for rejection, is_known in zip(batch, is_accepted, strict=True):
+            candidate = as_candidate(rejection)
+            if is_known or self._gatekeeper.judge(candidate) is None:
+                passing.append(_Passing(rejection, candidate))
+        for ended, count in Counter(rejection.reason for rejection in batch).items():
+            self._fates.add("judged", ended, count, RowCounts())
+        return passing
+
+    async def _accept(self, call: Call, passing: Sequence[_Passing]) -> None:
+        assert isinstance(call.outcome, Completion), "rows stand in replies"
+        request_id = self._request_id(call.origin.request_id)
+        outcome = self._store.replay(request_id)
+        if outcome is None:
+            timings = Timings(time.time(), 0.0, attempts=0)
+            outcome = replace(call.outcome, request_id=request_id, usage=Usage(0, 0), timings=timings)
+            await self._store.record(outcome)
+        accepted: Counter[str] = Counter()
+        for rejection, candidate in passing:
+            row_id = self._row_id(rejection)
+            sample = Sample(row_id, candidate.text, candidate.label, self._origin(rejection.origin, rejection.id))
+            # Neither new nor accepted: its call was committed without it, as the gates refused it then.
+            accepted[rejection.reason] += self._store.add_sample(sample) or self._store.ending(row_id) == "accepted"
+        rows = all_accepted(accepted.total())
+        await self._store.add_call(Call(call.request, self._origin(call.origin, passing[0].rejection.id), outcome, rows))
+        for ended, count in accepted.items():
+            self._fates.add("judged", ended, 0, all_accepted(count))
+        self._fates.tally.assignments += 1
+        self._fates.tally.calls += 1
+        self._fates.tally.rows += rows
+
+    def _origin(self, origin: Origin, replays: str) -> Origin:
+        return replace(
+            origin,
+            round=self._round,
+            assignment=f"r{self._round:04d}-{origin.assignment}",
+            request_id=self._request_id(origin.request_id),
+            replays=replays,
+        )
+
+    def _row_id(self, rejection: Rejection) -> str:
+        """At the same place of the reply."""
+        return f"{self._request_id(rejection.origin.request_id)}-{rejection.id.rpartition('-')[2]}"
+
+    def _request_id(self, request_id: str) -> str:
+        return hashlib.sha256(f"judged again in round {self._round}: {request_id}".encode()).hexdigest()[:32]
+
+
+def as_candidate(rejection: Rejection) -> Candidate:
+    """The row as the present parser reads it; what was a row then is one now."""
+    if rejection.reason in (RejectionReason.SCHEMA, RejectionReason.SURPLUS) and not rejection.text:
+        rows = [row for row in parse_rows(rejection.raw) if row.problem is None]
+        return rows[0] if rows else Candidate(rejection.raw, problem=rejection.detail)
+    if rejection.reason in (RejectionReason.UNLABELLED, RejectionReason.DISAGREEMENT):
+        return Candidate(rejection.raw, rejection.text, rejection.label, problem=rejection.detail, reason=rejection.reason)
+    return Candidate(rejection.raw, rejection.text, rejection.label)
+
+
+def all_accepted(count: int) -> RowCounts:
+    return RowCounts(requested=count, accepted=count)

@@ -1,0 +1,43 @@
+"""AugGPT: the teacher says each seed row in other words, several times; the label stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from engine.parsing import parse_texts
+from engine.prompting import Prompter, texts_schema
+from engine.records import Assignment, TaskSpec
+from engine.reports import WeaknessReport
+from engine.strategies.planning import Turns, assign, num_requests
+from engine.strategies.rendering import RoundPrompts
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import AuggptConfig
+
+TEMPLATE = "auggpt/rephrase"
+
+
+class Auggpt:
+    name = "auggpt"
+
+    def __init__(self, config: AuggptConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._task = task
+        self._turns = Turns(task.seed, num_requests(config.rows_per_round, config.rows_per_call), seed)
+        self._prompts = RoundPrompts(prompter, TEMPLATE)
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        config = self._config
+        work = [("none", (row.label,)) for row in self._turns.rows(round)]
+        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        row = self._turns.row(assignment.round, assignment.number)
+        common = {"domain": self._task.domain, "labels": self._task.labels}
+        answer = await ask(self._prompts.get(assignment, lambda: common, {"row": row}, texts_schema, key=row))
+        candidates = [replace(candidate, label=row.label) for candidate in parse_texts(answer.text)]
+        return [Written(answer, tuple(candidates), assignment.num_rows)]
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        return {"rows": len(set(self._turns.rows(round)))}

@@ -1,0 +1,110 @@
+"""The hybrid: PGKD's signals with EvoKD's way of writing.
+
+- Each request is about one weakness, a class or a confused pair. Classes share the requests by 1 - F1, as far as their validation rows
+  make it believable, and uniformly at first; a weakness that does not move rests.
+- It shows the report, rows the student gets right and wrong, its most confident mistakes, and some of this very weakness.
+- Texts are written without labels and labelled in a request of their own; one that gets another label than it was asked for is refused.
+- A share of the requests wants typical rows of all classes alike, which keep the student from forgetting.
+- Every row is asked for in a length and a style of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.parsing import parse_rows, parse_texts
+from engine.prompting import Prompter, rows_schema, texts_schema
+from engine.records import Assignment, Candidate, RejectionReason, TaskSpec
+from engine.reports import MinedRow, WeaknessReport
+from engine.strategies.attributes import draw_profiles
+from engine.strategies.focus import choose_focuses, resting, spread
+from engine.strategies.labelling import Labeller
+from engine.strategies.planning import assign, draw_examples, num_requests
+from engine.strategies.rendering import RoundPrompts
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import HybridConfig
+
+TEMPLATE = "hybrid/write"
+
+DRAWS = 4
+"""Neighbouring assignments that ask for the same lengths and styles: where they are about one weakness they travel as draws of one
+request, which spares the server a prompt each."""
+PRIOR_ROWS = 8.0
+"""An F1 is believed as if so many more rows had scored the mean of all classes: with 3 validation rows mostly the mean, with 50 itself."""
+
+
+class Hybrid:
+    name = "hybrid"
+
+    def __init__(self, config: HybridConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._task = task
+        self._seed = seed
+        self._prompts = RoundPrompts(prompter, TEMPLATE)
+        self._labeller = Labeller(task, prompter) if config.labelling == "separate" else None
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        config = self._config
+        count = num_requests(config.rows_per_round, config.rows_per_call)
+        num_easy = int(count * config.easy_share)
+        at_rest = resting((*earlier, report), config.rest_after, config.min_gain) if config.rest_after else frozenset[tuple[str, ...]]()
+        focuses = sorted(choose_focuses(report, round, count - num_easy, prior_rows=PRIOR_ROWS, resting=at_rest))
+        easy = spread(self._task.label_names, round, num_easy)
+        work = [*((focus.name, focus.labels) for focus in focuses), *((f"easy:{focus.labels[0]}", focus.labels) for focus in easy)]
+        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        is_easy = assignment.weakness.startswith("easy:")
+        profiles = draw_profiles(
+            [("length", self._config.lengths), ("style", self._config.styles)],
+            assignment.num_rows,
+            f"{self._seed} profiles {assignment.round} {assignment.number // DRAWS}",
+        )
+        mistakes = () if is_easy else self._mistakes(assignment.focus, report)
+        values = {"focus": assignment.focus, "is_easy": is_easy, "mistakes": mistakes, "profiles": profiles}
+        key = None if profiles else assignment.weakness
+        prompt = self._prompts.get(assignment, lambda: self._common(assignment.round, report), values, self._schema, key=key)
+        answer = await ask(prompt)
+        if self._labeller is None:
+            return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+        texts = parse_texts(answer.text)
+        wanted, surplus = texts[: assignment.num_rows], texts[assignment.num_rows :]
+        labelled = [self._compare(candidate, assignment.focus[0]) for candidate in await self._labeller.complete(wanted, ask)]
+        return [Written(answer, (*labelled, *surplus), assignment.num_rows)]
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        return {
+            "examples": min(self._config.examples, len(self._task.seed)),
+            "right": len(report.right),
+            "wrong": len(report.wrong),
+            "hard": len(report.hard),
+        }
+
+    def _schema(self, num_rows: int) -> str:
+        return texts_schema(num_rows) if self._labeller else rows_schema(self._task.label_names, num_rows)
+
+    def _common(self, round: int, report: WeaknessReport) -> Mapping[str, Any]:
+        return {
+            "domain": self._task.domain,
+            "labels": self._task.labels,
+            "examples": draw_examples(self._task.seed, self._config.examples, self._seed, round),
+            "report": report,
+            "with_labels": self._labeller is None,
+        }
+
+    def _mistakes(self, focus: tuple[str, ...], report: WeaknessReport) -> Sequence[MinedRow]:
+        """Mined rows of a class or pair, the most confident first, each once."""
+        weaknesses = (row for weakness in report.weaknesses for row in weakness.examples)
+        confusions = (row for confusion in report.confusions for row in confusion.examples)
+        rows = dict.fromkeys((*report.hard, *report.wrong, *weaknesses, *confusions))
+        fitting = [row for row in rows if row.label == focus[0] != row.predicted and focus[1:] in ((), (row.predicted,))]
+        return sorted(fitting, key=lambda row: -row.confidence)[: self._config.mistakes]
+
+    def _compare(self, candidate: Candidate, asked: str) -> Candidate:
+        if candidate.problem is not None or candidate.label == asked or self._config.disagreement == "keep":
+            return candidate
+        problem = f"asked for {asked[:100]!r}, labelled {candidate.label[:100]!r}"
+        return replace(candidate, problem=problem, reason=RejectionReason.DISAGREEMENT)

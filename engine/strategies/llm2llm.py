@@ -1,0 +1,59 @@
+"""LLM2LLM: variants of the seed rows that the student gets wrong, and of nothing else; what the teacher wrote is never varied again.
+
+A student that gets its whole seed right is not taught any more: its rounds are empty, and patience ends the run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from engine.parsing import parse_texts
+from engine.prompting import Prompter, texts_schema
+from engine.records import Assignment, TaskSpec
+from engine.reports import MinedRow, WeaknessReport
+from engine.strategies.planning import assign, num_requests
+from engine.strategies.rendering import RoundPrompts
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import Llm2llmConfig
+
+TEMPLATE = "llm2llm/variants"
+
+
+class Llm2llm:
+    name = "llm2llm"
+
+    def __init__(self, config: Llm2llmConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._task = task
+        self._seed = seed
+        self._is_seed = {(row.text, row.label) for row in task.seed}
+        self._prompts = RoundPrompts(prompter, TEMPLATE)
+        self._wrong: tuple[int, list[MinedRow]] = (0, [])
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        config = self._config
+        rows = self._wrong_rows(round, report)
+        count = num_requests(config.rows_per_round, config.rows_per_call) if rows else 0
+        work = [(f"class:{row.label}", (row.label, row.predicted)) for row in (rows[number % len(rows)] for number in range(count))]
+        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        rows = self._wrong_rows(assignment.round, report)
+        row = rows[assignment.number % len(rows)]
+        common = {"domain": self._task.domain, "labels": self._task.labels}
+        answer = await ask(self._prompts.get(assignment, lambda: common, {"row": row}, texts_schema, key=row))
+        candidates = [replace(candidate, label=row.label) for candidate in parse_texts(answer.text)]
+        return [Written(answer, tuple(candidates), assignment.num_rows)]
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        return {"wrong": len(self._wrong_rows(round, report))}
+
+    def _wrong_rows(self, round: int, report: WeaknessReport) -> list[MinedRow]:
+        """In an order of the round's own, as there may be more than a round has room for."""
+        if self._wrong[0] != round:
+            rows = [row for row in (*report.hard, *report.wrong) if (row.text, row.label) in self._is_seed]
+            self._wrong = round, random.Random(f"{self._seed} wrong {round}").sample(rows, len(rows))
+        return self._wrong[1]

@@ -1,0 +1,67 @@
+"""What the plans of most methods are made of: a round split into requests, and the real rows to show or to vary."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from engine.records import Assignment, Example
+from engine.reports import WeaknessReport
+from engine.strategies.focus import Focus, spread
+
+
+def num_requests(rows_per_round: int, rows_per_call: int) -> int:
+    return math.ceil(rows_per_round / rows_per_call)
+
+
+def assign(
+    round: int, report: WeaknessReport, work: Iterable[tuple[str, tuple[str, ...]]], rows_per_round: int, rows_per_call: int
+) -> Iterator[Assignment]:
+    """An assignment for each (weakness, focus), until the round's rows are given out."""
+    left = rows_per_round
+    for number, (weakness, focus) in enumerate(work):
+        if left <= 0:
+            return
+        yield Assignment(
+            id=f"r{round:04d}-a{number:04d}",
+            number=number,
+            round=round,
+            report=report.round,
+            weakness=weakness,
+            focus=focus,
+            num_rows=min(left, rows_per_call),
+        )
+        left -= rows_per_call
+
+
+def unguided_focuses(labels: Sequence[str], round: int, requests: int, *, focus: bool | None) -> Sequence[Focus | None]:
+    """A label for each request, or none: see `focus` in PgkdConfig."""
+    if focus if focus is not None else requests >= len(labels):
+        return spread(labels, round, requests)
+    return [None] * requests
+
+
+def draw_examples(rows: Sequence[Example], count: int, seed: int, round: int) -> list[Example]:
+    """Rows for the round, from as many classes as there is room for: one of each class, then a second of each."""
+    generator = random.Random(f"{seed} examples {round}")
+    seen: dict[str, int] = {}
+    turns: list[tuple[int, Example]] = []
+    for row in generator.sample(rows, len(rows)):
+        seen[row.label] = seen.get(row.label, 0) + 1
+        turns.append((seen[row.label], row))
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])][:count]
+
+
+class Turns:
+    """Real rows one after another, in an order drawn by the seed: each comes as often as any other, over all rounds."""
+
+    def __init__(self, rows: Sequence[Example], per_round: int, seed: int) -> None:
+        self._order = random.Random(f"{seed} turns").sample(rows, len(rows))
+        self._per_round = per_round
+
+    def row(self, round: int, number: int) -> Example:
+        return self._order[((round - 1) * self._per_round + number) % len(self._order)]
+
+    def rows(self, round: int) -> list[Example]:
+        return [self.row(round, number) for number in range(self._per_round)]

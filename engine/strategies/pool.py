@@ -1,0 +1,84 @@
+"""Active learning: the teacher labels real texts out of the unlabelled pool, those that the student is least sure of.
+
+The report brings the uncertain rows; where it has none, or by `pick = "random"`, they are drawn. What is a row of validation or test is
+never asked about, so that no prompt shows one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+from engine.errors import UserError
+from engine.gates import comparable
+from engine.prompting import Prompter
+from engine.records import Assignment, Candidate, Pool, TaskSpec
+from engine.reports import WeaknessReport
+from engine.strategies.labelling import Labeller
+from engine.strategies.planning import assign, num_requests
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import PoolConfig
+from engine.task import pool_texts
+
+SPARE = 2
+"""Times as many rows are drawn as are asked about, as some may be empty, or of validation or test."""
+
+
+class PoolLabelling:
+    name = "pool"
+
+    def __init__(self, config: PoolConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        """Reads the pool once: blocking."""
+        if task.pool is None:
+            raise UserError("the method pool labels rows of task.data.pool; name the file or folder with your unlabelled texts there")
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._labeller = Labeller(task, prompter)
+        self._held_out = {comparable(row.text) for rows in (task.validation, task.test) for row in rows}
+        drawn = draw_texts(task.pool, SPARE * config.rounds * config.rows_per_round, seed)
+        self._drawn = [text for text in drawn if self._may_be_shown(text)]
+        self._uncertain: tuple[int, list[str]] = (0, [])
+        """Of which round, and those that may be shown."""
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        pick, texts = self._texts(round, report)
+        work = [(pick, ())] * num_requests(len(texts), self._config.rows_per_call)
+        return assign(round, report, work, len(texts), self._config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        start = assignment.number * self._config.rows_per_call
+        texts = self._texts(assignment.round, report)[1][start : start + assignment.num_rows]
+        answer, labels = await self._labeller.label(texts, ask)
+        # A text without a label was asked about in vain, and not refused: it is a row that failed.
+        candidates = [
+            Candidate(text, text=text.strip(), label=label) for text, label in zip(texts, labels, strict=True) if label is not None
+        ]
+        return [Written(answer, tuple(candidates), assignment.num_rows)]
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        pick, texts = self._texts(round, report)
+        return {pick: len(texts)}
+
+    def _texts(self, round: int, report: WeaknessReport) -> tuple[str, Sequence[str]]:
+        """How they were picked, and the round's texts."""
+        count = self._config.rows_per_round
+        if self._config.pick == "uncertain" and report.uncertain:
+            if self._uncertain[0] != round:
+                self._uncertain = round, [row.text for row in report.uncertain if self._may_be_shown(row.text)][:count]
+            return "uncertain", self._uncertain[1]
+        return "random", self._drawn[(round - 1) * count : round * count]
+
+    def _may_be_shown(self, text: str) -> bool:
+        return bool(text.strip()) and comparable(text) not in self._held_out
+
+
+def draw_texts(pool: Pool, count: int, seed: int) -> list[str]:
+    """So many texts of the pool, or all, in an order drawn by the seed; in memory are no more."""
+    places = random.Random(f"{seed} pool").sample(range(pool.num_rows), min(count, pool.num_rows))
+    wanted = set(places)
+    found: dict[int, str] = {}
+    place = 0
+    for texts in pool_texts(pool):
+        found.update((place + offset, text) for offset, text in enumerate(texts) if place + offset in wanted)
+        place += len(texts)
+    return [found[place] for place in places if place in found]

@@ -1,0 +1,54 @@
+"""The unguided control: PGKD's prompt with taxonomy and examples, and without a word about the student.
+
+What PGKD gains over this, at the same number of teacher tokens, its feedback has gained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from engine.parsing import parse_rows
+from engine.prompting import Prompter, rows_schema
+from engine.records import Assignment, TaskSpec
+from engine.reports import WeaknessReport
+from engine.strategies.planning import assign, draw_examples, num_requests, unguided_focuses
+from engine.strategies.rendering import RoundPrompts
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import UnguidedConfig
+
+TEMPLATE = "unguided/generate"
+
+
+class Unguided:
+    name = "unguided"
+
+    def __init__(self, config: UnguidedConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._task = task
+        self._seed = seed
+        self._prompts = RoundPrompts(prompter, TEMPLATE)
+        self._schema = partial(rows_schema, task.label_names)
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        config = self._config
+        count = num_requests(config.rows_per_round, config.rows_per_call)
+        focuses = unguided_focuses(self._task.label_names, round, count, focus=config.focus)
+        work = [("none", focus.labels if focus else ()) for focus in focuses]
+        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        prompt = self._prompts.get(
+            assignment, lambda: self._common(assignment.round), {"focus": assignment.focus}, self._schema, key=assignment.focus
+        )
+        answer = await ask(prompt)
+        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+
+    def _common(self, round: int) -> Mapping[str, Any]:
+        examples = draw_examples(self._task.seed, self._config.examples, self._seed, round)
+        return {"domain": self._task.domain, "labels": self._task.labels, "examples": examples}
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        return {"examples": min(self._config.examples, len(self._task.seed))}

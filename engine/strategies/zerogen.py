@@ -1,0 +1,44 @@
+"""ZeroGen: class-conditional generation without examples and without feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from engine.parsing import parse_rows
+from engine.prompting import Prompter, rows_schema
+from engine.records import Assignment, TaskSpec
+from engine.reports import WeaknessReport
+from engine.strategies.focus import spread
+from engine.strategies.planning import assign, num_requests
+from engine.strategies.rendering import RoundPrompts
+from engine.strategies.strategy import Ask, Written
+from engine.strategy_config import ZerogenConfig
+
+TEMPLATE = "zerogen/generate"
+
+
+class Zerogen:
+    name = "zerogen"
+
+    def __init__(self, config: ZerogenConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
+        self._config = config
+        self.rows_per_round = config.rows_per_round
+        self._task = task
+        self._prompts = RoundPrompts(prompter, TEMPLATE)
+        self._schema = partial(rows_schema, task.label_names)
+
+    def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        config = self._config
+        focuses = spread(self._task.label_names, round, num_requests(config.rows_per_round, config.rows_per_call))
+        work = [("none", focus.labels) for focus in focuses]
+        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+
+    async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
+        (label,) = assignment.focus
+        common = {"domain": self._task.domain, "labels": self._task.labels}
+        answer = await ask(self._prompts.get(assignment, lambda: common, {"label": label}, self._schema, key=label))
+        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+
+    def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
+        return {}

@@ -1,0 +1,113 @@
+"""A student that was exported to ONNX at work: texts in, labels out, with onnxruntime and tokenizers. Loads neither torch nor transformers.
+
+It reads what `student.export` writes: `config.json` for the labels and the padding, `tokenizer.json` and `tokenizer_config.json` for the
+words and where texts are cut, and one of the graphs in `onnx/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from engine.errors import UserError
+from student.predictions import Predictions, batches_by_length
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_int8.onnx"}
+"""Where an exported folder holds them, by backend; the names are those that other tools look for."""
+_UNLIMITED = 2**31 - 1
+"""Tokenizers that know no limit name an astronomic one."""
+INSTALL = "pip install 'reflux[onnx]'"
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxPredictor:
+    """A `TextPredictor`."""
+
+    session: InferenceSession
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    max_length: int
+    padding: int
+    filler: int
+    """What stands for a text of no token at all: a network wants one to read."""
+
+    @classmethod
+    def load(cls, folder: Path, backend: str = "onnx", threads: int = 0) -> Self:
+        """UserError if the folder holds no such student. `threads` 0: one a core."""
+        file = folder / ONNX_FILES[backend]
+        if not file.is_file():
+            option = " --int8" if backend == "onnx-int8" else ""
+            raise UserError(f"{folder} has no {ONNX_FILES[backend]}; write one with `reflux export-student {folder} DIR --onnx{option}`")
+        config, settings = _read_json(folder / "config.json"), _read_json(folder / "tokenizer_config.json")
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the Rust library raises nothing more precise
+            raise UserError(f"{folder} holds no tokenizer.json that can be read: {error}") from None
+        max_length = min(int(settings.get("model_max_length", _UNLIMITED)), _UNLIMITED)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        labels = tuple(name for _, name in sorted((int(index), name) for index, name in config["id2label"].items()))
+        unknown = settings.get("unk_token")
+        filler = tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
+        return cls(_open_session(file, threads), tokenizer, labels, max_length, config.get("pad_token_id") or 0, filler or 0)
+
+    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+        """In the order of the texts."""
+        # Half surrogate pairs, which JSON can spell, are no text to the tokenizer.
+        encodings = self.tokenizer.encode_batch_fast([text.encode(errors="replace").decode() for text in texts])
+        tokens = [encoding.ids or [self.filler] for encoding in encodings]
+        return Predictions(
+            self.labels, self.log_probabilities(tokens, batch_size), sum(bool(encoding.overflowing) for encoding in encodings)
+        )
+
+    def log_probabilities(self, tokens: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float64]:
+        """Of rows that are tokens already, in their order."""
+        result = np.empty((len(tokens), len(self.labels)))
+        for batch in batches_by_length([len(row) for row in tokens], batch_size):
+            outputs: Any = self.session.run(["logits"], _collate([tokens[row] for row in batch], self.padding))
+            logits = outputs[0].astype(np.float64)
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            result[batch] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return result
+
+
+def _collate(tokens: Sequence[Sequence[int]], padding: int) -> dict[str, NDArray[np.int64]]:
+    ids = np.full((len(tokens), max(map(len, tokens))), padding, np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(tokens):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _open_session(file: Path, threads: int) -> InferenceSession:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise UserError(f"the ONNX backends need onnxruntime, which is not installed; {INSTALL}") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base but this one
+        raise UserError(f"{file} is no graph that onnxruntime can read: {str(error).splitlines()[0]}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a folder that `reflux export-student` wrote") from None
+    except ValueError:
+        raise UserError(f"{path} is no JSON; give a folder that `reflux export-student` wrote") from None
