@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart lock teacher torture
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student lock teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -54,6 +54,10 @@ bench-store: .venv/ready ## rows/s through journal and segments, memory, layout,
 
 bench-inference: .venv/ready ## how fast a student predicts in torch and ONNX, and the F1 each keeps (STUDENT=runs/quickstart; else one is trained)
 	$(BIN)/python -m benchmarks.inference $(if $(STUDENT),--student $(STUDENT))
+
+bench-student: .venv/ready ## how fast a student learns beside its peers, and what an update costs (DATA=folder of the data sets)
+	-$(BIN)/python -m benchmarks.peers.environments setfit
+	$(BIN)/python -m benchmarks.student $(if $(DATA),--data $(DATA))
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart

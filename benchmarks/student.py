@@ -4,7 +4,8 @@
 
 Ours and Hugging Face's Trainer get the same rows, starting weights, epochs, batch size, optimizer and precision, one after the other, with
 another draw of rows and other weights each time; the clock runs from texts to the trained network, with validation after each epoch. F1 is
-macro, on test. SetFit gets a few rows a class, as it is made for them; it runs in an environment of its own
+macro, on test. SetFit gets a few rows a class, as it is made for them, and ours sends each of them through the encoder as often, in batches
+of 8, without looking at more than a few validation rows; it runs in an environment of its own
 (`python -m benchmarks.peers.environments setfit`), and is left out where that is not there. The data sets are Parquet files with `text` and
 `label`, `NAME/{train,validation,test}.parquet` in the folder that --data or REFLUX_BENCH_DATA names; without it only updates are measured.
 
@@ -55,6 +56,8 @@ DATA_SETS = ("ag_news", "clinc150")
 WORDS = 20
 """In each text of the update runs."""
 UPDATE_ROWS = 200
+SETFIT_PASSES = 20
+"""That its client makes of each row: 5 pairs of either kind, two texts a pair."""
 ROUND_ROWS = 1000
 """Of the rounds before the measured updates."""
 
@@ -193,7 +196,7 @@ def few_rows(split: Split, per_class: int) -> Split:
     by_label: defaultdict[str, list[Example]] = defaultdict(list)
     for row in split.train:
         by_label[row.label].append(row)
-    return Split([row for rows in by_label.values() for row in rows[:per_class]], split.validation, split.test, split.labels)
+    return Split([row for rows in by_label.values() for row in rows[:per_class]], split.validation[:32], split.test, split.labels)
 
 
 def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -219,8 +222,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             few = few_rows(split, options.setfit_rows)
             try:
                 setfit["setfit"].append(train_setfit(few, config, hardware, seed))
-                # As the quickstart learns from few rows.
-                longer = config.model_copy(update={"epochs": 10, "patience": 3, "min_steps": 12})
+                longer = config.model_copy(update={"epochs": SETFIT_PASSES, "patience": SETFIT_PASSES, "batch_size": 8})
                 setfit["ours"].append(train_ours(few, longer, hardware, seed))
             except PeerError as error:
                 skipped = str(error)

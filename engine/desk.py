@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, islice, repeat
 from typing import Protocol
 
-from engine.gates import Gatekeeper
+from engine.gates import Gatekeeper, Refusal
 from engine.prompting import Prompt, Prompter
 from engine.records import (
     Assignment,
@@ -33,6 +34,8 @@ from engine.records import (
 from engine.reports import WeaknessReport
 from engine.store import Store
 from engine.strategies import Answer, Strategy
+
+SURPLUS = Refusal(RejectionReason.SURPLUS, "more rows than asked for")
 
 
 class Send(Protocol):
@@ -129,11 +132,18 @@ class Desk:
 
     def _file(self, candidates: tuple[Candidate, ...], num_rows: int, origin: Origin) -> RowCounts:
         """Every candidate becomes a sample or a rejection; rows that were asked for and not written have failed."""
-        accepted = 0
-        for number, candidate in enumerate(candidates):
-            row_id = f"{origin.request_id}-{number}"
-            ending = self._store.ending(row_id) or self._decide(row_id, candidate, origin, is_surplus=number >= num_rows)
-            accepted += ending == "accepted"
+        request_id = origin.request_id
+        # What has ended keeps its end, and no gate is asked about it.
+        endings = [*islice(chain(self._store.endings(request_id), repeat(None)), len(candidates))]
+        judged = [number for number, ending in enumerate(endings) if ending is None and number < num_rows]
+        refusals = dict(zip(judged, self._gatekeeper.judge([candidates[number] for number in judged]), strict=True))
+        rows = [
+            _end(f"{request_id}-{number}", candidate, origin, refusals.get(number, SURPLUS))
+            for number, (candidate, ending) in enumerate(zip(candidates, endings, strict=True))
+            if ending is None
+        ]
+        self._store.add_rows(request_id, rows)
+        accepted = endings.count("accepted") + sum(isinstance(row, Sample) for row in rows)
         written = min(len(candidates), num_rows)
         return RowCounts(
             requested=num_rows,
@@ -142,19 +152,6 @@ class Desk:
             failed=num_rows - written,
             surplus=len(candidates) - written,
         )
-
-    def _decide(self, row_id: str, candidate: Candidate, origin: Origin, *, is_surplus: bool) -> str:
-        if candidate.weakness:
-            origin = replace(origin, weakness=candidate.weakness)
-        if is_surplus:
-            reason, detail = RejectionReason.SURPLUS, "more rows than asked for"
-        elif (refusal := self._gatekeeper.judge(candidate)) is not None:
-            reason, detail = refusal
-        else:
-            self._store.add_sample(Sample(row_id, candidate.text, candidate.label, origin))
-            return "accepted"
-        self._store.add_rejection(Rejection(row_id, reason, detail, candidate.raw, candidate.text, candidate.label, origin))
-        return reason
 
     def _origin(self, assignment: Assignment, answer: Answer) -> Origin:
         return Origin(
@@ -169,6 +166,14 @@ class Desk:
             request_id=answer.request.id,
             replays=assignment.replays,
         )
+
+
+def _end(row_id: str, candidate: Candidate, origin: Origin, refusal: Refusal | None) -> Sample | Rejection:
+    if candidate.weakness:
+        origin = replace(origin, weakness=candidate.weakness)
+    if refusal is None:
+        return Sample(row_id, candidate.text, candidate.label, origin)
+    return Rejection(row_id, *refusal, candidate.raw, candidate.text, candidate.label, origin)
 
 
 def _is_cut_off(outcome: Outcome) -> bool:

@@ -14,10 +14,9 @@ its rows judges as it did before.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
-from typing import NamedTuple, NewType
+from itertools import accumulate, chain, islice
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +35,22 @@ _SCATTER = np.uint32(0x9E3779B1)
 """Multiplied by it, bands that differ in any bit differ in the upper ones, which choose the bucket."""
 _BAND_BITS = 32
 _PIECE_BYTES = 8
+_FEW = 24
+"""Fewer rows are quicker put into their buckets one by one."""
 _CHUNK_ROWS = 1024
 """Sketched and added at once; more need memory and save no time."""
 
-Sketch = NewType("Sketch", NDArray[np.uint8])
+Sketches: TypeAlias = NDArray[np.uint8]
+"""A row of 64 slots for each text."""
 
 
-def sketch(text: str) -> Sketch:
-    """The 64 slots of a text. Case and punctuation count: give it `comparable` text."""
-    pieces = _pieces(text)
-    slots = RMinHash.digest_matrix_from_flat_token_hashes(pieces, (0, len(pieces)), _SLOTS, _SEED).to_rows()[0]
-    return Sketch(np.frombuffer(array("I", slots), np.uint32).astype(np.uint8))
-
-
-def _sketch_all(texts: Sequence[str]) -> NDArray[np.uint8]:
-    """A row of slots for each text."""
+def sketch(texts: Sequence[str]) -> Sketches:
+    """Case and punctuation count: give it `comparable` texts."""
+    if not texts:
+        return np.zeros((0, _SLOTS), np.uint8)
     pieces = [_pieces(text) for text in texts]
-    ends = np.cumsum([len(part) for part in pieces])
-    slots = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(pieces), (0, *ends.tolist()), _SLOTS, _SEED).to_rows()
+    ends = accumulate(map(len, pieces))
+    slots = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(pieces), (0, *ends), _SLOTS, _SEED).to_rows()
     return np.fromiter(chain.from_iterable(slots), np.uint32, len(texts) * _SLOTS).astype(np.uint8).reshape(-1, _SLOTS)
 
 
@@ -66,7 +63,7 @@ def _pieces(text: str) -> NDArray[np.uint64]:
 
 
 class _Bands(NamedTuple):
-    """Where sketches stand in the table; of one sketch 16 each, of many a row of 16 for each."""
+    """Where sketches stand in the table: 16 for each."""
 
     places: NDArray[np.intp]
     """The bucket of each band."""
@@ -103,53 +100,48 @@ class NearDuplicates:
     def num_bytes(self) -> int:
         return self._sketches.nbytes + self._buckets.nbytes
 
-    def find(self, wanted: Sketch) -> float | None:
-        """The estimated similarity of the row most alike, or None if no row is a near duplicate."""
+    def find(self, wanted: Sketches) -> list[float]:
+        """The estimated similarity of the row most alike to each; 0 where no row is a near duplicate."""
+        if not self._num_added:
+            return [0.0] * len(wanted)
         bands = self._bands(wanted)
-        return self._find(wanted, bands, self._buckets.take(bands.places, axis=0))
+        untagged = self._buckets.take(bands.places, axis=0) ^ bands.tags[:, :, None]
+        is_candidate = untagged <= self._number_mask
+        seekers = is_candidate.nonzero()[0]
+        most_equal = np.zeros(len(wanted), np.int64)
+        if seekers.size:
+            equal_slots = (self._sketches.take(untagged[is_candidate], axis=0) == wanted.take(seekers, axis=0)).sum(axis=1)
+            np.maximum.at(most_equal, seekers, equal_slots)
+        return self._near_enough(most_equal / _SLOTS).tolist()
 
-    def find_or_add(self, new: Sketch) -> float | None:
-        """As `find`; what resembles no row becomes one."""
-        bands = self._bands(new)
-        rows = self._buckets.take(bands.places, axis=0)
-        found = self._find(new, bands, rows)
-        if found is None:
-            number = self._num_added % self._capacity + 1
-            self._num_added += 1
-            # Where the oldest row stood, its buckets still name it: they lead to this sketch, which is looked at and found different.
-            self._sketches[number] = new
-            rows[:, 1:] = rows[:, :-1]
-            rows[:, 0] = bands.tags | np.uint32(number)
-            self._buckets[bands.places] = rows
-        return found
+    def compare(self, rows: Sketches) -> list[list[float]]:
+        """The estimated similarity of each of these rows with each, as `find` would give it if one were in the index; 0 otherwise."""
+        bands = rows.view(np.uint32)
+        have_met = (bands[:, None] == bands[None]).any(axis=2)
+        equal_slots = (rows[:, None] == rows[None]).sum(axis=2)
+        return self._near_enough(np.where(have_met, equal_slots / _SLOTS, 0.0)).tolist()
 
-    def add_all(self, texts: Iterable[str]) -> None:
-        """For rows that stand already, whatever they resemble. At half the time of one by one, and to the same effect."""
-        rest = iter(texts)
-        while chunk := list(islice(rest, _CHUNK_ROWS)):
-            self._add(_sketch_all(chunk))
-
-    def _bands(self, sketches: NDArray[np.uint8]) -> _Bands:
-        scattered = sketches.view(np.uint32) * _SCATTER
-        return _Bands((scattered >> self._other_bits) + self._first_bucket, (scattered << self._bucket_bits) & self._tag_mask)
-
-    def _find(self, wanted: Sketch, bands: _Bands, rows: NDArray[np.uint32]) -> float | None:
-        untagged = rows ^ bands.tags[:, None]
-        candidates = untagged[untagged <= self._number_mask]
-        if not candidates.size:
-            return None
-        equal_slots = (self._sketches.take(candidates, axis=0) == wanted).sum(axis=1, dtype=np.uint8)
-        best = max(equal_slots.tolist()) / _SLOTS
-        return best if best >= self._similarity else None
-
-    def _add(self, new: NDArray[np.uint8]) -> None:
+    def add(self, new: Sketches) -> None:
+        """Whatever they resemble."""
         numbers = np.arange(self._num_added, self._num_added + len(new)) % self._capacity + 1
         self._num_added += len(new)
+        # Where the oldest rows stood, their buckets still name them: they lead to these sketches, which are looked at and found different.
         self._sketches[numbers] = new
         bands = self._bands(new)
         words = bands.tags | numbers.astype(np.uint32)[:, None]
+        if len(new) < _FEW:
+            for row_places, row_words in zip(bands.places, words, strict=True):
+                rows = self._buckets.take(row_places, axis=0)
+                rows[:, 1:] = rows[:, :-1]
+                rows[:, 0] = row_words
+                self._buckets[row_places] = rows
+        else:
+            self._put(bands.places, words)
+
+    def _put(self, places: NDArray[np.intp], words: NDArray[np.uint32]) -> None:
+        """Many rows at once, with the same effect as one by one."""
         # Rows of one bucket next to each other, the newest first.
-        places = bands.places[::-1].ravel()
+        places = places[::-1].ravel()
         order = places.argsort(kind="stable")
         buckets, firsts, counts = np.unique(places[order], return_index=True, return_counts=True)
         ranks = np.arange(len(order)) - np.repeat(firsts, counts)
@@ -160,3 +152,16 @@ class NearDuplicates:
             before[:, place] = np.where(moved >= 0, before[np.arange(len(before)), np.maximum(moved, 0)], before[:, place])
         before[np.repeat(np.arange(len(buckets)), counts)[kept], ranks[kept]] = words[::-1].ravel()[order][kept]
         self._buckets[buckets] = before
+
+    def add_all(self, texts: Iterable[str]) -> None:
+        """For rows that stand already, as many as there may be."""
+        rest = iter(texts)
+        while chunk := list(islice(rest, _CHUNK_ROWS)):
+            self.add(sketch(chunk))
+
+    def _near_enough(self, similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(similarity >= self._similarity, similarity, 0.0)
+
+    def _bands(self, sketches: Sketches) -> _Bands:
+        scattered = sketches.view(np.uint32) * _SCATTER
+        return _Bands((scattered >> self._other_bits) + self._first_bucket, (scattered << self._bucket_bits) & self._tag_mask)

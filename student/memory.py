@@ -23,7 +23,7 @@ class RowLimit:
             raise error
         if tried <= 1:
             raise StudentError(
-                "out of memory with a single row; give a smaller encoder, lower student.max_length, or set student.device to the other one"
+                "out of memory with a single row; give a smaller encoder, lower student.max_length, or set student.device to cpu"
             ) from error
         self.rows = tried // 2
         if torch.cuda.is_available():

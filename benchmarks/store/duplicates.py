@@ -32,6 +32,7 @@ from engine.store import read_texts
 
 JUDGED_ROWS = 50_000
 HELD_OUT_ROWS = 2_000
+ROWS_OF_A_REPLY = 8
 ACCURACY_ROWS = 20_000
 COPIES_OF_A_KIND = 300
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -121,7 +122,9 @@ def _measure_gate(run: RunDir, held_out: Sequence[str], similarity: float | None
 
 def _measure_judging(gate: Gatekeeper, rows: Sequence[Candidate]) -> dict[str, float]:
     started, cpu = time.perf_counter(), time.process_time()
-    admitted = sum([gate.judge(row) is None for row in rows])
+    admitted = 0
+    for start in range(0, len(rows), ROWS_OF_A_REPLY):
+        admitted += gate.judge(rows[start : start + ROWS_OF_A_REPLY]).count(None)
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     return {"judged_rows": len(rows), "admitted": admitted, "rows_per_s": len(rows) / wall_s, "cpu_us_per_row": cpu_s / len(rows) * 1e6}
 
@@ -150,7 +153,7 @@ def measure_accuracy(texts: Sequence[str], copies_of_a_kind: int = COPIES_OF_A_K
         similarity=similarity,
         remembered_rows=len(rows),
     )
-    refusals = [gate.judge(_candidate(query.text)) for query in queries]
+    refusals = [gate.judge([_candidate(query.text)])[0] for query in queries]
     likeness = _likeness([*rows, *(query.text for query in queries)], len(rows))
     is_refused = np.array([refusal is not None and refusal.reason is not RejectionReason.DUPLICATE for refusal in refusals])
     is_alike = likeness >= similarity

@@ -167,12 +167,9 @@ async def _work_off(store: Store, work: Iterator[Filed]) -> RowCounts:
     total = RowCounts()
     for samples, rejections, call in work:
         await store.record(call.outcome)
-        for sample in samples:
-            assert store.ending(sample.id) is None
-            store.add_sample(sample)
-        for rejection in rejections:
-            assert store.ending(rejection.id) is None
-            store.add_rejection(rejection)
+        request_id = call.outcome.request_id
+        assert not store.endings(request_id)
+        store.add_rows(request_id, [*samples, *rejections])
         await store.add_call(call)
         total += call.rows
     return total

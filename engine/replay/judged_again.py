@@ -61,7 +61,7 @@ class JudgedAgain:
         passing: list[_Passing] = []
         for rejection, is_known in zip(batch, is_accepted, strict=True):
             candidate = as_candidate(rejection)
-            if is_known or self._gatekeeper.judge(candidate) is None:
+            if is_known or self._gatekeeper.judge([candidate]) == [None]:
                 passing.append(_Passing(rejection, candidate))
         for ended, count in Counter(rejection.reason for rejection in batch).items():
             self._fates.add("judged", ended, count, RowCounts())
@@ -75,12 +75,15 @@ class JudgedAgain:
             timings = Timings(time.time(), 0.0, attempts=0)
             outcome = replace(call.outcome, request_id=request_id, usage=Usage(0, 0), timings=timings)
             await self._store.record(outcome)
-        accepted: Counter[str] = Counter()
-        for rejection, candidate in passing:
-            row_id = self._row_id(rejection)
-            sample = Sample(row_id, candidate.text, candidate.label, self._origin(rejection.origin, rejection.id))
-            # Neither new nor accepted: its call was committed without it, as the gates refused it then.
-            accepted[rejection.reason] += self._store.add_sample(sample) or self._store.ending(row_id) == "accepted"
+        samples = [
+            Sample(self._row_id(rejection), candidate.text, candidate.label, self._origin(rejection.origin, rejection.id))
+            for rejection, candidate in passing
+        ]
+        self._store.add_rows(request_id, samples)
+        # Neither new nor accepted before: its call was committed without it, as the gates refused it then.
+        accepted = Counter(
+            rejection.reason for (rejection, _), sample in zip(passing, samples, strict=True) if self._store.ending(sample.id) == "accepted"
+        )
         rows = all_accepted(accepted.total())
         await self._store.add_call(Call(call.request, self._origin(call.origin, passing[0].rejection.id), outcome, rows))
         for ended, count in accepted.items():

@@ -117,7 +117,7 @@ def preview(run: RunDir, wish: Wish) -> Replayed:
             gatekeeper = make_gatekeeper(config, load_task(config.task, config.seed), run)
             for batch in letters.rejections():
                 for rejection in batch:
-                    passes = gatekeeper.judge(as_candidate(rejection)) is None
+                    passes = gatekeeper.judge([as_candidate(rejection)]) == [None]
                     fates.add("judged", rejection.reason, 1, all_accepted(int(passes)))
             for letter in letters.unwritten if wish.asks else ():
                 fates.add("asked", letter.ended, 1, RowCounts())

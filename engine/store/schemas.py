@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -195,8 +196,8 @@ class RowBuffer:
     def __len__(self) -> int:
         return len(self._values) // len(self._names)
 
-    def add(self, row: Sample | Rejection) -> None:
-        self._values += self._read(row)
+    def add(self, rows: Iterable[Sample] | Iterable[Rejection]) -> None:
+        self._values += chain.from_iterable(map(self._read, rows))
 
     def pack(self, count: int) -> pa.Table:
         """The first rows."""
@@ -227,10 +228,9 @@ def unpack_rejections(rows: pa.Table) -> list[Rejection]:
     return [Rejection(*row) for row in columns]
 
 
-def _pack_rows(table: Literal["samples", "rejections"], rows: Iterable[Sample | Rejection]) -> pa.Table:
+def _pack_rows(table: Literal["samples", "rejections"], rows: Iterable[Sample] | Iterable[Rejection]) -> pa.Table:
     buffer = RowBuffer(table)
-    for row in rows:
-        buffer.add(row)
+    buffer.add(rows)
     return buffer.pack(len(buffer))
 
 

@@ -41,7 +41,7 @@ from engine.store.tables import read_rounds
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SEAL_ROWS = 20_000
+SEAL_ROWS = 40_000
 """Samples, rejections and calls in memory that are worth a segment of each. Large ones cost less, for the writer as for every reader."""
 SEAL_BYTES = 32 * 2**20
 """The same for the text in them."""
@@ -165,29 +165,48 @@ class Store:
         elif request.outcome is None:
             request.outcome = outcome
 
-    def ending(self, row_id: str) -> Ending | None:
-        """How this row ended, here or before a kill; None if it has not. A resumed round takes this before it asks any gate: answers come
-        back in another order, and a gate that remembers earlier rows might judge differently now.
+    def endings(self, request_id: str) -> Sequence[Ending | None]:
+        """How the rows of this request ended, here or before a kill, by their place in the reply; None, or nothing, for those that have
+        not. A resumed round takes this before it asks any gate: answers come back in another order, and a gate that remembers earlier
+        rows might judge differently now.
         """
-        request_id, _, place = row_id.rpartition("-")
         if (request := self._requests.get(request_id)) is not None:
-            return request.ending(int(place))
+            return request.endings
         found = self._committed.find(request_id)
-        return None if found is None or int(place) >= len(found.endings) else found.endings[int(place)]
+        return () if found is None else found.endings
 
-    def add_sample(self, sample: Sample) -> bool:
-        """False, and no second row, if a row of this id has ended already or its call has been added."""
-        if not self._end(sample.id, "accepted", sample.origin):
-            return False
-        self._samples.add(sample)
-        return True
+    def ending(self, row_id: str) -> Ending | None:
+        """As `endings`, of one row."""
+        request_id, _, place = row_id.rpartition("-")
+        endings = self.endings(request_id)
+        return endings[int(place)] if int(place) < len(endings) else None
 
-    def add_rejection(self, rejection: Rejection) -> bool:
-        """False, and no second row, if a row of this id has ended already or its call has been added."""
-        if not self._end(rejection.id, rejection.reason, rejection.origin):
-            return False
-        self._rejections.add(rejection)
-        return True
+    def add_rows(self, request_id: str, rows: Sequence[Sample | Rejection]) -> int:
+        """Rows of one reply. Those that have ended already are left, as are all if their call has been added. How many were taken."""
+        request = self._requests.get(request_id)
+        if request is None:
+            if request_id in self._committed:
+                return 0
+            request = self._requests[request_id] = _OpenRequest()
+        if request.has_call or not rows:
+            return 0
+        self._check_open(rows[0].origin)
+        samples: list[Sample] = []
+        rejections: list[Rejection] = []
+        start = len(request_id) + 1  # a row's id is its request's, a hyphen, and its place in the reply
+        for row in rows:
+            place = int(row.id[start:])
+            if request.ending(place) is not None:
+                continue
+            if isinstance(row, Sample):
+                request.end(place, "accepted")
+                samples.append(row)
+            else:
+                request.end(place, row.reason)
+                rejections.append(row)
+        self._samples.add(samples)
+        self._rejections.add(rejections)
+        return len(samples) + len(rejections)
 
     async def add_call(self, call: Call) -> bool:
         """False if this call is there already. Its rows are added first, and without an await in between."""
@@ -287,22 +306,6 @@ class Store:
 
     def _column(self, table: str, *names: str, filter: pc.Expression | None = None) -> pa.Table:
         return read_table(self._run.table(table), SCHEMAS[table], [*names], filter)
-
-    def _end(self, row_id: str, ending: Ending, origin: Origin) -> bool:
-        """Whether the row ends now, as it has not before."""
-        # A row's id is its request's and its place in the reply.
-        request_id, _, number = row_id.rpartition("-")
-        place = int(number)
-        request = self._requests.get(request_id)
-        if request is None:
-            if request_id in self._committed:
-                return False
-            request = self._requests[request_id] = _OpenRequest()
-        if request.has_call or request.ending(place) is not None:
-            return False
-        self._check_open(origin)
-        request.end(place, ending)
-        return True
 
     def _check_open(self, origin: Origin) -> None:
         assert origin.round > self.last_round, f"round {origin.round} is complete; nothing can be added to it"

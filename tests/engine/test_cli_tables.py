@@ -18,7 +18,7 @@ from engine.manifest import Manifest
 from engine.records import RowCounts
 from engine.rundir import RunDir, write_json
 from engine.store import Store, unescape
-from tests.engine.store.builders import make_call, make_completion, make_rejection, make_round, make_run, make_sample
+from tests.engine.store.builders import add_row, make_call, make_completion, make_rejection, make_round, make_run, make_sample
 
 REQUEST = "a1" + "0" * 30
 HOSTILE = 'half \ud83d, NUL \0, \x1b[2J \x9b2J \u202e "quoted", [bold]\nline'
@@ -32,8 +32,8 @@ async def run(tmp_path: Path) -> RunDir:
     outcome = make_completion(REQUEST, HOSTILE)
     async with Store(run) as store:
         await store.record(outcome)
-        store.add_sample(replace(make_sample(f"{REQUEST}-0", HOSTILE), label=HOSTILE))
-        store.add_rejection(replace(make_rejection(f"{REQUEST}-1"), raw=HOSTILE, detail=HOSTILE))
+        add_row(store, replace(make_sample(f"{REQUEST}-0", HOSTILE), label=HOSTILE))
+        add_row(store, replace(make_rejection(f"{REQUEST}-1"), raw=HOSTILE, detail=HOSTILE))
         await store.add_call(make_call(REQUEST, rows=RowCounts(2, accepted=1, rejected=1), outcome=outcome))
         await store.complete_round(make_round(1, RowCounts(2, accepted=1, rejected=1)))
     return run

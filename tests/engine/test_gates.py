@@ -5,12 +5,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.gates import Gatekeeper, comparable
+from engine.gates import Gatekeeper, Refusal, comparable
 from engine.records import Candidate, RejectionReason
 
 
 def make_gatekeeper(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> Gatekeeper:
     return Gatekeeper(("a", 'la/bel "b"'), max_text_chars=20, known=known, held_out=held_out)
+
+
+def judge(gatekeeper: Gatekeeper, row: Candidate) -> Refusal | None:
+    (refusal,) = gatekeeper.judge([row])
+    return refusal
 
 
 def make_near_gatekeeper(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> Gatekeeper:
@@ -38,22 +43,22 @@ def make_row(text: str = "a text", label: str = "a", problem: str | None = None)
     ],
 )
 def test_each_gate(row: Candidate, reason: RejectionReason | None) -> None:
-    refusal = make_gatekeeper(known=("seed row",), held_out=("Test row",)).judge(row)
+    refusal = judge(make_gatekeeper(known=("seed row",), held_out=("Test row",)), row)
     assert (refusal.reason if refusal else None) == reason
 
 
 def test_the_second_of_two_copies_is_refused() -> None:
     gatekeeper = make_gatekeeper()
-    assert gatekeeper.judge(make_row("Where is it?")) is None
-    refusal = gatekeeper.judge(make_row("where is it"))
+    assert judge(gatekeeper, make_row("Where is it?")) is None
+    refusal = judge(gatekeeper, make_row("where is it"))
     assert refusal is not None
     assert refusal.reason is RejectionReason.DUPLICATE
 
 
 def test_a_refused_row_is_not_remembered() -> None:
     gatekeeper = make_gatekeeper()
-    assert gatekeeper.judge(make_row("text", label="nope")) is not None
-    assert gatekeeper.judge(make_row("text")) is None
+    assert judge(gatekeeper, make_row("text", label="nope")) is not None
+    assert judge(gatekeeper, make_row("text")) is None
 
 
 @pytest.mark.parametrize(
@@ -89,12 +94,12 @@ def test_hostile_texts_are_judged() -> None:
         ("'); drop table rows; --", True),
         ("<b>", True),
     ):
-        assert (gatekeeper.judge(make_row(text)) is None) is admitted, text
+        assert (judge(gatekeeper, make_row(text)) is None) is admitted, text
 
 
 def test_near_duplicates_are_admitted_unless_asked_for() -> None:
     gatekeeper = Gatekeeper(("a",), max_text_chars=200, known=("where is the parcel that i ordered",), held_out=())
-    assert gatekeeper.judge(make_row("where is the parcel that I ordered, please")) is None
+    assert judge(gatekeeper, make_row("where is the parcel that I ordered, please")) is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_near_duplicates_are_admitted_unless_asked_for() -> None:
 )
 def test_near_gate(text: str, reason: RejectionReason | None) -> None:
     known, held_out = ("where is the parcel that i ordered",), ("cancel my order before it is sent out",)
-    refusal = make_near_gatekeeper(known=known, held_out=held_out).judge(make_row(text))
+    refusal = judge(make_near_gatekeeper(known=known, held_out=held_out), make_row(text))
     assert (refusal.reason if refusal else None) == reason
     if reason in (RejectionReason.NEAR_DUPLICATE, RejectionReason.LEAKAGE):
         assert refusal is not None
@@ -117,8 +122,8 @@ def test_near_gate(text: str, reason: RejectionReason | None) -> None:
 
 def test_what_is_like_a_refused_row_is_admitted() -> None:
     gatekeeper = make_near_gatekeeper()
-    assert gatekeeper.judge(make_row("where is the parcel that i ordered", label="nope")) is not None
-    assert gatekeeper.judge(make_row("where is the parcel that i ordered now")) is None
+    assert judge(gatekeeper, make_row("where is the parcel that i ordered", label="nope")) is not None
+    assert judge(gatekeeper, make_row("where is the parcel that i ordered now")) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -127,14 +132,31 @@ def test_a_gatekeeper_built_from_its_admitted_rows_goes_on_the_same(parts: list[
     rows = [make_row(f"{text} {end}") for text, end in parts]
     half = len(rows) // 2
     whole = make_near_gatekeeper(known=("seed row",))
-    expected = [whole.judge(row) for row in rows]
+    expected = [judge(whole, row) for row in rows]
     admitted = [row.text for row, refusal in zip(rows[:half], expected[:half], strict=True) if refusal is None]
     rebuilt = make_near_gatekeeper(known=("seed row", *admitted))
-    assert [rebuilt.judge(row) for row in rows[half:]] == expected[half:]
+    assert [judge(rebuilt, row) for row in rows[half:]] == expected[half:]
 
 
 def test_known_rows_may_come_from_a_generator() -> None:
     gatekeeper = Gatekeeper(("a",), 200, known=(f"row number {number}" for number in range(3)), held_out=iter(["held out"]), similarity=1.0)
-    assert gatekeeper.judge(make_row("Row number 2")) is not None
-    assert gatekeeper.judge(make_row("held out")) is not None
-    assert gatekeeper.judge(make_row("row number 3")) is None
+    assert judge(gatekeeper, make_row("Row number 2")) is not None
+    assert judge(gatekeeper, make_row("held out")) is not None
+    assert judge(gatekeeper, make_row("row number 3")) is None
+
+
+ROWS_OF_A_REPLY = st.lists(
+    st.tuples(
+        st.sampled_from(["where is my parcel", "cancel my order", "i want my money back", ""]), st.sampled_from(["", " a", " b", "!"])
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS_OF_A_REPLY)
+def test_rows_of_one_reply_are_judged_as_each_alone(parts: list[tuple[str, str]]) -> None:
+    rows = [make_row(f"{text}{end}", label="nope" if end == " b" else "a") for text, end in parts]
+    together, alone = (make_near_gatekeeper(known=("where is my dog",), held_out=("cancel my orders",)) for _ in range(2))
+    assert together.judge(rows) == [judge(alone, row) for row in rows]
+    assert together.judge(rows) == [judge(alone, row) for row in rows]

@@ -13,7 +13,7 @@ from engine.reports import Confusion
 from engine.rundir import RunDir, write_json
 from engine.store import Store
 from tests.engine.builders import make_report
-from tests.engine.store.builders import make_call, make_completion, make_origin, make_rejection, make_round, make_run, make_sample
+from tests.engine.store.builders import add_row, make_call, make_completion, make_origin, make_rejection, make_round, make_run, make_sample
 
 FIRST, SECOND, LATER = "a1" + "0" * 30, "a2" + "0" * 30, "b1" + "0" * 30
 HOSTILE = "half \ud83d, NUL \0, \x1b[2J"
@@ -29,8 +29,8 @@ async def run(tmp_path: Path) -> RunDir:
     write_json(run.report(0), report)
     async with Store(run) as store:
         await store.record(make_completion(SECOND, HOSTILE))
-        store.add_sample(make_sample(f"{SECOND}-0", HOSTILE))
-        store.add_rejection(make_rejection(f"{SECOND}-1"))
+        add_row(store, make_sample(f"{SECOND}-0", HOSTILE))
+        add_row(store, make_rejection(f"{SECOND}-1"))
         cut_off = replace(make_completion(FIRST), finish_reason=FinishReason.LENGTH)
         await store.record(cut_off)
         await store.add_call(make_call(FIRST, rows=RowCounts(), outcome=cut_off))
@@ -38,7 +38,7 @@ async def run(tmp_path: Path) -> RunDir:
         await store.complete_round(make_round(1, RowCounts(2, accepted=1, rejected=1), calls=2))
         await store.record(make_completion(LATER))
         origin = replace(make_origin(LATER, 2), replays=f"{SECOND}-1")
-        store.add_sample(replace(make_sample(f"{LATER}-1", round=2), origin=origin))
+        add_row(store, replace(make_sample(f"{LATER}-1", round=2), origin=origin))
         call = make_call(LATER, 2, rows=RowCounts(1, accepted=1))
         await store.add_call(replace(call, origin=origin))
     return run
@@ -111,7 +111,7 @@ async def test_a_row_whose_call_is_not_committed_yet(tmp_path: Path) -> None:
     async with Store(run) as store:
         await store.record(make_completion(SECOND))
         await store.add_call(replace(make_call(SECOND), request=request, origin=replace(origin, request_id=SECOND, assignment="other")))
-        store.add_sample(replace(make_sample(f"{FIRST}-0"), origin=origin))
+        add_row(store, replace(make_sample(f"{FIRST}-0"), origin=origin))
         await store.seal()
         story = tell(run, f"{FIRST}-0")
     assert (story.call, story.calls, story.siblings) == (None, (), ())

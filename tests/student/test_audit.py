@@ -114,7 +114,7 @@ def test_likeness_is_that_of_the_gate() -> None:
     first, second = "please bring the small bright hammer today", "please bring the small bright hammer late"
     found = find_copies([Example(first, "tool")], [Example(second, "tool")], 0.5, 0)
     assert found is not None
-    estimate = float((sketch(comparable(first)) == sketch(comparable(second))).mean())
+    estimate = float((sketch([comparable(first)]) == sketch([comparable(second)])).mean())
     assert estimate == pytest.approx(found.examples[0].similarity, abs=0.15)
 
 

@@ -4,9 +4,11 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from engine.config import StudentConfig
 from student.replay import draw_replay
@@ -57,3 +59,9 @@ def test_draws_follow_from_the_seed() -> None:
     labels = [number % 3 for number in range(200)]
     first, same, other = (draw(labels, 50, 50, seed).tolist() for seed in (1, 1, 2))
     assert first == same != other
+
+
+@pytest.mark.parametrize("settings", [{"update": "incremental"}, {"optimizer": "continue"}])
+def test_what_goes_on_needs_weights_that_do(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match='set weights = "continue" too'):
+        StudentConfig(**settings)

@@ -50,6 +50,10 @@ def make_origin(request_id: str = "a1", round: int = 1, request: Request | None 
     return Origin(round, round - 1, f"r{round:04d}-a0001", "class:refund", "pgkd", "pgkd/generate@1f2e", prompt, "teacher", request_id)
 
 
+def add_row(store: Store, row: Sample | Rejection) -> bool:
+    return store.add_rows(row.id.rpartition("-")[0], [row]) == 1
+
+
 def make_sample(id: str = "a1-0", text: str = "where is my refund", round: int = 1) -> Sample:
     return Sample(id, text, "refund", make_origin(id.rsplit("-", 1)[0], round))
 
@@ -118,9 +122,9 @@ def numbered_request(round: int, number: int) -> Request:
 def add_rows(store: Store, outcome: Outcome, round: int) -> None:
     if isinstance(outcome, Completion):
         request_id = outcome.request_id
-        store.add_sample(make_sample(f"{request_id}-0", outcome.text, round))
-        store.add_sample(make_sample(f"{request_id}-1", outcome.text, round))
-        store.add_rejection(replace(make_rejection(f"{request_id}-2", round=round), text=outcome.text))
+        add_row(store, make_sample(f"{request_id}-0", outcome.text, round))
+        add_row(store, make_sample(f"{request_id}-1", outcome.text, round))
+        add_row(store, replace(make_rejection(f"{request_id}-2", round=round), text=outcome.text))
 
 
 def assert_whole(run: RunDir, num_rounds: int, num_calls: int) -> None:

@@ -25,7 +25,7 @@ from engine.store import (
 )
 from engine.store.schemas import pack_samples
 from engine.store.segments import committed, read_parts, write_segment
-from tests.engine.store.builders import make_call, make_completion, make_round, make_run, make_sample
+from tests.engine.store.builders import add_row, make_call, make_completion, make_round, make_run, make_sample
 
 
 class CrashError(Exception):
@@ -40,7 +40,7 @@ async def run(tmp_path: Path) -> RunDir:
         for round in (1, 2, 3):
             for request_id in (f"{round}a", f"{round}b"):
                 await store.record(make_completion(request_id, request_id))
-                store.add_sample(make_sample(f"{request_id}-0", round=round))
+                add_row(store, make_sample(f"{request_id}-0", round=round))
                 await store.add_call(make_call(request_id, round, outcome=make_completion(request_id, request_id)))
                 await store.seal()
             if round < 3:
@@ -102,8 +102,8 @@ async def test_the_writer_goes_on_behind_a_merged_segment_and_replays_what_is_in
         compact(run)
         assert store.replay("3a") == make_completion("3a", "3a")
         assert store.replay("2b") == make_completion("2b", "2b")
-        assert not store.add_sample(make_sample("2b-0", round=3))
-        store.add_sample(make_sample("3c-0", round=3))
+        assert not add_row(store, make_sample("2b-0", round=3))
+        add_row(store, make_sample("3c-0", round=3))
         await store.complete_round(make_round(3))
     assert names(run) == ["000001-000005.parquet", "000006.parquet", "000007.parquet"]
     assert since(run, 4, 3) == (["3a-0", "3b-0", "3c-0"], 7)

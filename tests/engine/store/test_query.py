@@ -12,16 +12,25 @@ import pytest
 from engine.errors import StoreError, UserError
 from engine.rundir import RunDir
 from engine.store import SCHEMAS, Store, append_evaluation, connect, open_query, run_query, stored_as_json
-from tests.engine.store.builders import make_call, make_completion, make_evaluation, make_rejection, make_round, make_run, make_sample
+from tests.engine.store.builders import (
+    add_row,
+    make_call,
+    make_completion,
+    make_evaluation,
+    make_rejection,
+    make_round,
+    make_run,
+    make_sample,
+)
 
 
 @pytest.fixture
 async def run(tmp_path: Path) -> RunDir:
     run = make_run(tmp_path)
     async with Store(run) as store:
-        store.add_sample(make_sample("a1-0", "where is it"))
-        store.add_sample(make_sample("a1-1", "NUL \0 and half \ud83d <b>'; drop table samples"))
-        store.add_rejection(make_rejection("a1-2"))
+        add_row(store, make_sample("a1-0", "where is it"))
+        add_row(store, make_sample("a1-1", "NUL \0 and half \ud83d <b>'; drop table samples"))
+        add_row(store, make_rejection("a1-2"))
         await store.record(make_completion("a1"))
         await store.add_call(make_call("a1"))
         await store.complete_round(make_round(1))
@@ -69,7 +78,7 @@ def test_odd_strings_can_be_asked_for(run: RunDir) -> None:
 async def test_a_query_beside_a_writer_sees_what_is_committed(run: RunDir) -> None:
     count = "select count(*) from samples"
     async with Store(run) as store:
-        store.add_sample(make_sample("a9-0", round=3))
+        add_row(store, make_sample("a9-0", round=3))
         (run.table("samples") / ".000009.parquet.1.tmp").write_bytes(b"half a segment")
         assert rows(run, count) == [(2,)]
         with connect(run) as connection:

@@ -233,8 +233,7 @@ def test_rows_keep_their_origin_whatever_rows_stand_beside_them(shared: list[Ori
     samples = [Sample(f"a1-{place}", text, "refund", shared[number % len(shared)]) for place, (number, text) in enumerate(rows)]
     count = min(count, len(samples))
     buffer = RowBuffer("samples")
-    for sample in samples:
-        buffer.add(sample)
+    buffer.add(samples)
     assert unpack_samples(buffer.pack(count)) == samples[:count]
     buffer.drop(count)
     assert len(buffer) == len(samples) - count

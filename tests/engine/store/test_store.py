@@ -13,6 +13,7 @@ from engine.rundir import TABLES, RunDir
 from engine.store import Store, read_calls, read_samples, store
 from engine.store.segments import committed
 from tests.engine.store.builders import (
+    add_row,
     make_call,
     make_completion,
     make_origin,
@@ -43,16 +44,16 @@ async def add_recorded_call(store: Store, request_id: str, round: int = 1) -> bo
 
 async def test_a_row_ends_once_over_samples_and_rejections(run: RunDir) -> None:
     async with Store(run) as store:
-        assert store.add_sample(make_sample("a1-0"))
-        assert store.add_rejection(make_rejection("a1-1"))
-        assert not store.add_rejection(make_rejection("a1-0"))
-        assert not store.add_sample(make_sample("a1-1"))
+        assert add_row(store, make_sample("a1-0"))
+        assert add_row(store, make_rejection("a1-1"))
+        assert not add_row(store, make_rejection("a1-0"))
+        assert not add_row(store, make_sample("a1-1"))
         assert await add_recorded_call(store, "a1")
         assert not await store.add_call(make_call("a1"))
         endings = [store.ending(row_id) for row_id in ("a1-0", "a1-1", "a1-2")]
     async with Store(run) as store:
         assert [store.ending(row_id) for row_id in ("a1-0", "a1-1", "a1-2")] == endings == ["accepted", RejectionReason.DUPLICATE, None]
-        assert not store.add_sample(make_sample("a1-0", text="another text"))
+        assert not add_row(store, make_sample("a1-0", text="another text"))
         assert not await store.add_call(make_call("a1"))
     assert [sample.text for sample in read_samples(run)] == ["where is my refund"]
     assert call_ids(run) == ["a1"]
@@ -104,7 +105,7 @@ async def test_what_breaks_an_invariant_is_let_in_nowhere(run: RunDir) -> None:
         with pytest.raises(AssertionError, match="does not add up"):
             await store.complete_round(make_round(1, RowCounts(requested=1)))
         await store.complete_round(make_round(1))
-        for add in (lambda: store.add_sample(make_sample("a1-0", round=1)), lambda: store.add_rejection(make_rejection("a1-1", round=1))):
+        for add in (lambda: add_row(store, make_sample("a1-0", round=1)), lambda: add_row(store, make_rejection("a1-1", round=1))):
             with pytest.raises(AssertionError, match="round 1 is complete"):
                 add()
         with pytest.raises(AssertionError, match="round 1 is complete"):
@@ -133,7 +134,7 @@ async def test_a_full_buffer_is_sealed_in_the_background_and_a_fuller_one_makes_
         for request_id in ("a1", "a2", "a3"):
             await opened.record(make_completion(request_id))
         gate = Gate(monkeypatch)
-        opened.add_sample(make_sample("a1-0"))
+        add_row(opened, make_sample("a1-0"))
         assert await opened.add_call(make_call("a1"))
         await gate.is_reached()
         assert await opened.add_call(make_call("a2"))
@@ -167,12 +168,12 @@ async def test_rows_are_sealed_by_their_bytes_and_by_their_age(
 
 async def test_cancelling_whoever_seals_neither_loses_nor_doubles_rows(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Store(run) as opened:
-        opened.add_sample(make_sample("a1-0"))
+        add_row(opened, make_sample("a1-0"))
         await add_recorded_call(opened, "a1")
         gate = Gate(monkeypatch)
         running = asyncio.create_task(opened.seal())
         await gate.is_reached()
-        opened.add_sample(make_sample("a2-0"))
+        add_row(opened, make_sample("a2-0"))
         queued = asyncio.create_task(opened.seal())
         await asyncio.sleep(0)
         running.cancel()
@@ -188,12 +189,12 @@ async def test_a_call_is_written_after_all_its_rows_whenever_it_comes(run: RunDi
     async with Store(run) as opened:
         for request_id in ("a1", "a2"):
             await opened.record(make_completion(request_id))
-        opened.add_sample(make_sample("a1-0"))
+        add_row(opened, make_sample("a1-0"))
         await opened.add_call(make_call("a1"))
         gate = Gate(monkeypatch)
         sealing = asyncio.create_task(opened.seal())
         await gate.is_reached()
-        opened.add_sample(make_sample("a2-0"))
+        add_row(opened, make_sample("a2-0"))
         await opened.add_call(make_call("a2"))
         gate.release.set()
         await sealing
@@ -207,7 +208,7 @@ async def test_a_call_is_written_after_all_its_rows_whenever_it_comes(run: RunDi
 async def test_a_disk_that_refused_is_not_written_again_and_the_run_resumes(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     async def keep_on() -> None:
         async with Store(run) as opened:
-            opened.add_sample(make_sample("a1-0"))
+            add_row(opened, make_sample("a1-0"))
             await add_recorded_call(opened, "a1")
             gate = Gate(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             gate.release.set()
@@ -246,7 +247,7 @@ async def test_a_seal_that_failed_in_the_background_is_told_to_the_very_next_cal
 async def test_leaving_on_an_error_seals_nothing_and_loses_nothing(run: RunDir) -> None:
     async def fail() -> None:
         async with Store(run) as opened:
-            opened.add_sample(make_sample("a1-0"))
+            add_row(opened, make_sample("a1-0"))
             await add_recorded_call(opened, "a1")
             raise KeyError
 

@@ -9,7 +9,7 @@ from engine.records import Sample
 from engine.rundir import RunDir
 from engine.store import Store, append_evaluation, read_rounds, samples_since, unpack_samples
 from engine.store.query import run_query
-from tests.engine.store.builders import make_evaluation, make_round, make_run, make_sample
+from tests.engine.store.builders import add_row, make_evaluation, make_round, make_run, make_sample
 
 
 @pytest.fixture
@@ -17,13 +17,13 @@ async def run(tmp_path: Path) -> RunDir:
     """Two rounds are complete and the third has a committed row."""
     run = make_run(tmp_path)
     async with Store(run) as store:
-        store.add_sample(make_sample("a-0", round=1))
+        add_row(store, make_sample("a-0", round=1))
         await store.seal()
-        store.add_sample(make_sample("b-0", round=1))
+        add_row(store, make_sample("b-0", round=1))
         await store.complete_round(make_round(1))
-        store.add_sample(make_sample("c-0", round=2))
+        add_row(store, make_sample("c-0", round=2))
         await store.complete_round(make_round(2))
-        store.add_sample(make_sample("d-0", round=3))
+        add_row(store, make_sample("d-0", round=3))
     return run
 
 

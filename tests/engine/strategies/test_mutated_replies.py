@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,14 @@ class Ledger:
     def __init__(self) -> None:
         self.rows: dict[str, Sample | Rejection] = {}
 
-    def ending(self, row_id: str) -> None:
-        return None
+    def endings(self, request_id: str) -> tuple[()]:
+        return ()
 
-    def add_sample(self, row: Sample | Rejection) -> None:
-        assert row.id not in self.rows
-        self.rows[row.id] = row
-
-    add_rejection = add_sample
+    def add_rows(self, request_id: str, rows: Sequence[Sample | Rejection]) -> None:
+        for row in rows:
+            assert row.id not in self.rows
+            assert row.id.startswith(f"{request_id}-")
+            self.rows[row.id] = row
 
     def replay(self, request_id: str) -> None:
         return None
