@@ -34,7 +34,7 @@ format: .venv/ready ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench-engine: .venv/ready ## what a request costs the client, beside its peers (sets up their environments in .bench/)
-	$(BIN)/python -m benchmarks.peers.environments
+	$(BIN)/python -m benchmarks.peers.environments openai datatrove curator data_designer litellm distilabel
 	$(BIN)/python -m benchmarks.engine
 
 bench-roofline: .venv/ready ## output tokens/s through the engine / LLM.generate, on the real vLLM

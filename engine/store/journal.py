@@ -34,8 +34,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GATHER_S = 0.01
-"""How long a group gathers before it is written. A sync costs 0.2 ms of processor time: at thousands of answers a second, groups of the
+"""How long a group gathers at most before it is written. A sync costs 0.2 ms of processor time: at thousands of answers a second, groups of the
 few that come while the last one is synced would cost more than all else that is done with an answer."""
+QUIET_S = 0.002
+"""Without a new answer for so long it is written at once: who could add to it may all be waiting for it."""
 MAX_FILE_BYTES = 16 * 2**20
 """A file that has reached this is full. Smaller ones are dropped sooner, and cost more folder syncs."""
 
@@ -174,7 +176,7 @@ class Journal:
 
     async def _write_groups(self) -> None:
         while self._waiting:
-            await asyncio.sleep(GATHER_S)
+            await self._gather()
             group, self._waiting = self._waiting, []
             if self._failure is None:
                 # Whatever it was is raised where the answer was appended; nobody waits for ever.
@@ -187,6 +189,14 @@ class Journal:
                     waiting.synced.set_result(None)
                 else:
                     waiting.synced.set_exception(self._failure)
+
+    async def _gather(self) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + GATHER_S
+        count = 0
+        while count != len(self._waiting) and clock() < deadline:
+            count = len(self._waiting)
+            await asyncio.sleep(min(QUIET_S, GATHER_S))
 
     async def _in_order(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._guarded(function, *args, **kwargs))

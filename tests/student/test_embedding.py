@@ -29,7 +29,7 @@ def test_the_network_says_the_same_and_only_used_rows_change(student: Student) -
     tokens = tokenise(student.tokenizer, TEXTS)
     batch = collate(tokens, student.padding, torch.device("cpu"))
     used = np.unique(np.concatenate([*map(np.asarray, tokens), [student.padding]]))
-    model = student.model.eval()
+    model: Any = student.model.eval()
     whole = embedding_of(student)
     before, logits = whole.weight.detach().clone(), model(**batch).logits
     with only_used_rows(model, used) as kept:

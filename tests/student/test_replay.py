@@ -15,7 +15,7 @@ from student.replay import draw_replay
 
 
 def make_config(**settings: Any) -> StudentConfig:
-    return StudentConfig(weights="continue", update="incremental", **settings)
+    return StudentConfig.model_validate({"weights": "continue", "update": "incremental", **settings})
 
 
 def draw(labels: list[int], num_seed: int, num_new: int, seed: int = 0, **settings: Any) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ def teach(encoder: Path, *, seed: int = 0, num_rows: int = 8, **settings: Any) -
 
 
 def make_settings(encoder: Path, **settings: Any) -> StudentConfig:
-    return StudentConfig(encoder=str(encoder), **(SETTINGS | settings))
+    return StudentConfig.model_validate({"encoder": str(encoder), **SETTINGS, **settings})
 
 
 def loss_of(student: Student) -> float:
