@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +16,7 @@ from engine.discovery import find_models
 from engine.endpoint import Endpoint, configured_endpoints
 from engine.lane import Lane
 from engine.progress import Progress
+from engine.revision import find_revision
 from engine.rundir import RunDir
 from engine.server import VllmServer
 from engine.supervisor import Supervisor
@@ -95,7 +97,15 @@ async def _start(config: TeacherConfig, run: RunDir, progress: Progress, note: N
 
     async with VllmServer(config, run=run.root, log=run.logs / "server.log", on_phase=show, on_notice=progress.notice) as server:
         launch = server.launch
-        note({"command": launch.command, "environment": launch.environment, "device": launch.device, "start_s": round(server.start_s, 1)})
+        note(
+            {
+                "command": launch.command,
+                "environment": launch.environment,
+                "device": launch.device,
+                "start_s": round(server.start_s, 1),
+                "revision": await asyncio.to_thread(find_revision, config),
+            }
+        )
         yield server
 
 

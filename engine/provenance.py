@@ -1,7 +1,7 @@
 """The story of a row, or of a request: everything that the run directory knows about how it came to be.
 
-It is told of what is committed, while the run goes on too. Two things no table knows: which of several servers answered a call, and the
-revision of a model that was named by its id on a hub without one; the story gives what run.json has of all servers.
+It is told of what is committed, while the run goes on too. No table knows which of several servers answered a call, so the story gives what
+run.json has of all of them: how each was started, and the revision of its model.
 """
 
 from __future__ import annotations

@@ -6,17 +6,15 @@ shown, and no path of the machine.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from engine.config import RunConfig, TeacherConfig, restore_config
+from engine.config import RunConfig, restore_config
 from engine.display import inert
-from engine.manifest import Manifest
+from engine.manifest import Manifest, teacher_revision
 from engine.records import Finish, RowCounts
 from engine.reports import FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json
@@ -27,8 +25,6 @@ CARD = "README.md"
 _TEMPLATE = "model_card.md.jinja"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MAX_CONFUSIONS = 5
-_HASHED_BYTES = 2**30
-"""Weights of a teacher's folder are its revision, up to this size: more would take longer to read than the card is worth."""
 
 # What means something to Markdown, or to the extensions of those who show it: $ begins a formula, :// and www. a link, @ a name.
 # An underscore within a word means nothing, and is frequent in labels.
@@ -67,7 +63,7 @@ def render_card(run: RunDir, final: FinalReport, max_length: int) -> str:
         method=config.strategy,
         finish=finish,
         final=final,
-        teacher={"name": _model_name(config.teacher.model), "revision": _teacher_revision(config.teacher)},
+        teacher={"name": _model_name(config.teacher.model), "revision": teacher_revision(manifest) or "not known"},
         sampling=config.sampling,
         settings=config.student,
         epochs=kept.epochs,
@@ -120,26 +116,3 @@ def _model_name(model: str) -> str:
     if model == MINILM:
         return _MINILM_ID
     return Path(model).name if Path(model).is_absolute() else model
-
-
-def _teacher_revision(teacher: TeacherConfig) -> str:
-    arguments: Mapping[str, str] = dict(zip(teacher.extra_args, teacher.extra_args[1:], strict=False))
-    if "--revision" in arguments:
-        return arguments["--revision"]
-    if teacher.endpoints:
-        return "not known (it was asked over the network)"
-    folder = Path(teacher.model)
-    if folder.is_dir():
-        return _weights_digest(sorted(folder.glob("*.safetensors")))
-    # The hub's cache names the folder of a model by its revision.
-    cached = None if folder.is_absolute() else try_to_load_from_cache(teacher.model, "config.json")
-    return Path(cached).parent.name if isinstance(cached, str) else "not known"
-
-
-def _weights_digest(files: Sequence[Path]) -> str:
-    if not files or sum(file.stat().st_size for file in files) > _HASHED_BYTES:
-        return "not known"
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return f"sha256 {digest.hexdigest()[:16]} (of its weights)"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from engine.manifest import Manifest
+from engine.manifest import Manifest, teacher_revision
 from engine.records import RejectionReason, RoundRecord, RowCounts
 
 MEANING: Mapping[str, str] = {
@@ -120,7 +120,7 @@ def render_card(facts: Facts) -> str:
         "size_category": size_category(train.num_rows),
         "features": [_features(split.schema, names if set(facts.classes) <= set(names) else None) for split in facts.splits],
         "teacher": model.name if model.is_absolute() else str(model),
-        "teacher_revision": config["teacher"].get("revision"),
+        "teacher_revision": teacher_revision(facts.manifest),
         "teacher_license": licence_of(model),
         "settings": {part: _flat(config.get(part, {})) for part in ("strategy", "sampling", "gates")},
         "columns": COLUMNS,

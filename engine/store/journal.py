@@ -34,8 +34,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GATHER_S = 0.01
-"""How long a group gathers at most before it is written. A sync costs 0.2 ms of processor time: at thousands of answers a second, groups of the
-few that come while the last one is synced would cost more than all else that is done with an answer."""
+"""How long a group gathers at most before it is written. A sync costs 0.2 ms of processor time: at thousands of answers a second,
+groups of the few that come while the last one is synced would cost more than all else that is done with an answer."""
 QUIET_S = 0.002
 """Without a new answer for so long it is written at once: who could add to it may all be waiting for it."""
 MAX_FILE_BYTES = 16 * 2**20
