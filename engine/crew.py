@@ -38,6 +38,14 @@ class Tally:
         self.rows += rows
         return rows
 
+    def join(self, other: Tally) -> None:
+        """Counts what another has counted."""
+        self.assignments += other.assignments
+        self.calls += other.calls
+        self.rows += other.rows
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+
 
 class Crew:
     """Works off one plan after another."""

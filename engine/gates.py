@@ -20,6 +20,8 @@ _NOT_WORD = re.compile(r"[\W_]+")
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
 """What `comparable` makes of each ASCII character."""
 _DIGEST_MASK = (1 << 60) - 1
+_ROWS_TOGETHER = 64
+"""Judged at once; each is compared with each, so that the time of many more would grow with their square."""
 _HELD_OUT_BUCKET_ROWS = 16
 """Validation and test are few rows, and a leak costs more than a lost row: looked at more closely than the rows of the run."""
 
@@ -98,7 +100,11 @@ class Gatekeeper:
                 yield text
 
     def judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
-        """Of the rows of one reply, in their order; None admits a row. Judged together they cost a fraction of what each would alone."""
+        """In the order of the rows; None admits one. Together, as those of one reply, they cost a fraction of what each would alone."""
+        slices = (rows[start : start + _ROWS_TOGETHER] for start in range(0, len(rows), _ROWS_TOGETHER))
+        return [refusal for part in slices for refusal in self._judge(part)]
+
+    def _judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
         refusals = [check_shape(row, self._labels, self._max_text_chars) for row in rows]
         texts = {number: comparable(rows[number].text) for number, refusal in enumerate(refusals) if refusal is None}
         digests = {number: _digest(text) for number, text in texts.items()}
@@ -107,7 +113,7 @@ class Gatekeeper:
         open_rows = [number for number in texts if refusals[number] is None]
         look = None if self._near is None or not open_rows else self._near.look([texts[number] for number in open_rows])
         for place, number in enumerate(open_rows):
-            # Again: an earlier row of this reply may have been admitted.
+            # Again: an earlier one of these rows may have been admitted.
             refusal = self._check_copy(digests[number]) or (None if look is None else look.judge(place))
             if refusal is None:
                 self._known.add(digests[number])
@@ -144,7 +150,7 @@ class _NearGate:
 
 
 class _Look:
-    """Rows of one reply, with what each resembles: held-out rows, known ones, and one another."""
+    """Some rows, with what each resembles: held-out rows, known ones, and one another."""
 
     def __init__(
         self, sketches: Sketches, held_out: Sequence[float], known: Sequence[float], pairs: Sequence[Sequence[float]], index: NearDuplicates
@@ -168,7 +174,7 @@ class _Look:
         self._admitted.append(place)
 
     def keep_admitted(self) -> None:
-        """From now on the next replies are compared with them."""
+        """From now on the next rows are compared with them."""
         if self._admitted:
             self._index.add(self._sketches[self._admitted])
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 
-from engine.batcher import Batcher
+from engine.batcher import Batcher, Ceiling
 from engine.bottleneck import FlowMeter
 from engine.ceiling import make_ceilings
 from engine.config import RunConfig
@@ -21,13 +21,14 @@ from engine.crew import Crew
 from engine.desk import Desk
 from engine.fleet import Fleet
 from engine.gates import Gatekeeper
+from engine.lanes import Observed
 from engine.progress import Progress
-from engine.prompting import Prompter, open_library
+from engine.prompting import open_prompter
 from engine.records import RoundRecord, TaskSpec
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
 from engine.store import Store, read_texts
-from engine.strategies import STRATEGIES, Strategy
+from engine.strategies import Strategy, make_strategy
 from engine.watcher import Watcher
 
 
@@ -84,23 +85,28 @@ async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet:
     async with Store(run) as store:
         crew = Crew(limit=lambda: batcher.limit)
         ceilings = make_ceilings(config.engine)
-        batcher = Batcher(
-            fleet.lanes,
-            attempts=config.engine.attempts,
-            random=random.Random(config.seed),
-            record=store.record,
-            replay=store.replay,
-            ceilings=ceilings,
-            patience_s=config.engine.server_patience_s,
-            observed=lambda lane, observation: watcher.observed(lane, observation),
-        )
-        prompter = Prompter(open_library(config.prompts), fleet.model, config.sampling, config.seed)
-        strategy = await asyncio.to_thread(STRATEGIES[config.strategy.type], config.strategy, task, prompter, config.seed)
+        batcher = make_batcher(config, fleet, store, ceilings, lambda lane, observation: watcher.observed(lane, observation))
+        prompter = open_prompter(config, fleet.model)
+        strategy = await asyncio.to_thread(make_strategy, config, task, prompter)
         gatekeeper = await asyncio.to_thread(make_gatekeeper, config, task, run)
         desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
         watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
         async with batcher:
             yield Generation(strategy, desk, crew, store, batcher, watcher)
+
+
+def make_batcher(config: RunConfig, fleet: Fleet, store: Store, ceilings: Sequence[Ceiling], observed: Observed) -> Batcher:
+    """For the servers of the fleet; what they answer is recorded in the store, and replayed from it. `observed` as of Batcher."""
+    return Batcher(
+        fleet.lanes,
+        attempts=config.engine.attempts,
+        random=random.Random(config.seed),
+        record=store.record,
+        replay=store.replay,
+        ceilings=ceilings,
+        patience_s=config.engine.server_patience_s,
+        observed=observed,
+    )
 
 
 def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:

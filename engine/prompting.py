@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import prompts
-from engine.config import SamplingConfig
+from engine.config import RunConfig, SamplingConfig
 from engine.errors import UserError
 from engine.records import Message, Request, SamplingParams, hash_messages
+from engine.text import readable
 
 MAX_SEED = 2**31
 
@@ -89,8 +90,7 @@ class Prompter:
         All but the last message is in the server's prefix cache already.
         """
         added = self.render(template, values, schema)
-        # Half a surrogate pair, which JSON can spell, cannot be sent.
-        said = Message("assistant", reply.encode(errors="replace").decode())
+        said = Message("assistant", readable(reply))
         messages = (*before.messages, said, *added.messages)
         return Prompt(added.template, messages, schema, hash_messages(messages))
 
@@ -108,6 +108,11 @@ class Prompter:
             json_schema=prompt.schema if self._sampling.constrained else None,
         )
         return Request(self._model if prompt.reply is None else LOCAL, prompt.messages, sampling, prompt.hash)
+
+
+def open_prompter(config: RunConfig, model: str) -> Prompter:
+    """As a run renders and asks; `model` is the teacher's name in requests. Errors as of `open_library`."""
+    return Prompter(open_library(config.prompts), model, config.sampling, config.seed)
 
 
 @lru_cache

@@ -13,10 +13,10 @@ from itertools import cycle, islice
 
 from engine.config import RunConfig
 from engine.errors import UserError
-from engine.prompting import Prompt, Prompter, open_library
+from engine.prompting import Prompt, open_prompter
 from engine.records import Assignment, Completion, Example, FinishReason, Message, SamplingParams, TaskSpec, Timings, Usage
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
-from engine.strategies import STRATEGIES, Answer
+from engine.strategies import Answer, make_strategy
 from engine.testing.teacher import fill
 
 
@@ -46,8 +46,8 @@ def rehearse(config: RunConfig, task: TaskSpec, report: WeaknessReport, number: 
     """The round that answers this report, and in it the assignment of this number. UserError where there is none, or a template is
     wrong.
     """
-    prompter = Prompter(open_library(config.prompts), config.teacher.model, config.sampling, config.seed)
-    strategy = STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
+    prompter = open_prompter(config, config.teacher.model)
+    strategy = make_strategy(config, task, prompter)
     round = report.round + 1
     assignments = list(strategy.plan(round, report))
     if number >= len(assignments):

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from engine.config import RunConfig, restore_config
 from engine.display import inert
+from engine.endpoint import served_name
 from engine.manifest import Manifest, teacher_revision
 from engine.records import Finish, RowCounts
 from engine.reports import FinalReport, WeaknessReport
@@ -115,4 +116,4 @@ def _model_name(model: str) -> str:
     """Without the path of a folder."""
     if model == MINILM:
         return _MINILM_ID
-    return Path(model).name if Path(model).is_absolute() else model
+    return served_name(model)

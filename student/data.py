@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from engine.text import readable
+from student.predictions import pad
+
 Tokens: TypeAlias = "Sequence[int] | NDArray[np.int32]"
 
 WINDOW_BATCHES = 16
@@ -39,11 +42,6 @@ class Tokenised(NamedTuple):
     """Texts that were longer than the network reads."""
 
 
-def readable(text: str) -> str:
-    """The text with half surrogate pairs, which JSON can spell and no tokenizer or file takes, as question marks."""
-    return text.encode(errors="replace").decode()
-
-
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
     """Cut at the tokenizer's `model_max_length`."""
     return tokenise_counting(tokenizer, texts).tokens
@@ -61,14 +59,8 @@ def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) 
 
 
 def collate(tokens: Sequence[Tokens], padding: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch as the network takes it, padded to its longest row."""
-    longest = max(map(len, tokens))
-    ids = np.full((len(tokens), longest), padding, np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(tokens):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
+    """As `student.predictions.pad`, on a device."""
+    return {name: torch.from_numpy(values).to(device) for name, values in pad(tokens, padding).items()}
 
 
 def num_steps(num_rows: int, batch_size: int, min_steps: int) -> int:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from tokenizers import Tokenizer
 
 from engine.errors import UserError
-from student.predictions import Predictions, batches_by_length
+from engine.text import readable
+from student.predictions import Predictions, batches_by_length, pad
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -63,8 +65,7 @@ class OnnxPredictor:
 
     def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
         """In the order of the texts."""
-        # Half surrogate pairs, which JSON can spell, are no text to the tokenizer.
-        encodings = self.tokenizer.encode_batch_fast([text.encode(errors="replace").decode() for text in texts])
+        encodings = self.tokenizer.encode_batch_fast([readable(text) for text in texts])
         tokens = [encoding.ids or [self.filler] for encoding in encodings]
         return Predictions(
             self.labels, self.log_probabilities(tokens, batch_size), sum(bool(encoding.overflowing) for encoding in encodings)
@@ -74,20 +75,9 @@ class OnnxPredictor:
         """Of rows that are tokens already, in their order."""
         result = np.empty((len(tokens), len(self.labels)))
         for batch in batches_by_length([len(row) for row in tokens], batch_size):
-            outputs: Any = self.session.run(["logits"], _collate([tokens[row] for row in batch], self.padding))
-            logits = outputs[0].astype(np.float64)
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            result[batch] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+            outputs: Any = self.session.run(["logits"], pad([tokens[row] for row in batch], self.padding))
+            result[batch] = log_softmax(outputs[0].astype(np.float64), axis=1)
         return result
-
-
-def _collate(tokens: Sequence[Sequence[int]], padding: int) -> dict[str, NDArray[np.int64]]:
-    ids = np.full((len(tokens), max(map(len, tokens))), padding, np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(tokens):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _open_session(file: Path, threads: int) -> InferenceSession:

@@ -67,3 +67,13 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def pad(tokens: Sequence[Sequence[int] | NDArray[np.int32]], padding: int) -> dict[str, NDArray[np.int64]]:
+    """A batch as a network takes it, padded to its longest row."""
+    ids = np.full((len(tokens), max(map(len, tokens))), padding, np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(tokens):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

@@ -27,7 +27,8 @@ from engine.errors import StoreError
 from engine.records import Example
 from engine.rundir import write_atomically
 from engine.store import escape, unescape
-from student.data import Rows, readable, tokenise_counting
+from engine.text import readable
+from student.data import Rows, tokenise_counting
 
 AGREEMENT, DISTRIBUTION = "agreement", "label_probabilities"
 """Columns of the samples table that a run may have: how far teachers agreed on a row, and what they thought of each label."""

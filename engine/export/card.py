@@ -21,6 +21,7 @@ import pyarrow as pa
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from engine.endpoint import served_name
 from engine.manifest import Manifest, teacher_revision
 from engine.records import RejectionReason, RoundRecord, RowCounts
 
@@ -119,7 +120,7 @@ def render_card(facts: Facts) -> str:
         "reasons": reasons,
         "size_category": size_category(train.num_rows),
         "features": [_features(split.schema, names if set(facts.classes) <= set(names) else None) for split in facts.splits],
-        "teacher": model.name if model.is_absolute() else str(model),
+        "teacher": served_name(str(model)),
         "teacher_revision": teacher_revision(facts.manifest),
         "teacher_license": licence_of(model),
         "settings": {part: _flat(config.get(part, {})) for part in ("strategy", "sampling", "gates")},

@@ -23,6 +23,7 @@ from engine.errors import StoreError, UserError
 from engine.rundir import RunDir
 from engine.store import SCHEMAS, connect, unescape
 from engine.store.text import MARK
+from engine.text import readable
 
 BATCH_ROWS = 20_000
 """A batch becomes a row group, which is what readers of the files hold at once."""
@@ -96,11 +97,6 @@ def _readable_text(column: pa.Array) -> pa.Array:
         return column
     texts: list[str | None] = column.to_pylist()
     return pa.array([None if text is None else readable(unescape(text)) for text in texts], pa.string())
-
-
-def readable(text: str) -> str:
-    """The text with half surrogate pairs as question marks."""
-    return text.encode(errors="replace").decode()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ killed asks the same requests, and finds those that were answered.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
-from engine.batcher import Batcher
 from engine.ceiling import make_ceilings
 from engine.config import RunConfig
 from engine.crew import Crew, Tally
@@ -24,9 +22,10 @@ from engine.desk import Desk, Send
 from engine.errors import StoreError, UserError
 from engine.fleet import open_fleet
 from engine.gates import Gatekeeper
+from engine.generation import make_batcher
 from engine.manifest import note_server
 from engine.progress import Progress
-from engine.prompting import Prompter, open_library
+from engine.prompting import Prompter, open_prompter
 from engine.records import Assignment, Call, Outcome, Request, RowCounts, TaskSpec
 from engine.replay.dead_letters import Unwritten
 from engine.replay.fates import Fates
@@ -34,7 +33,7 @@ from engine.replay_plan import ReplayPlan, save_plan
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json
 from engine.store import Store
-from engine.strategies import STRATEGIES, Ask, Strategy, Written
+from engine.strategies import Ask, Strategy, Written, make_strategy
 
 
 class _NotAnsweredError(Exception):
@@ -107,16 +106,7 @@ class AskedAgain:
                 raise UserError(f"the replay that was stopped asked {self._plan.model!r}, not {fleet.model!r}; give a server that has it")
             await asyncio.to_thread(save_plan, self._run, replace(self._plan, model=fleet.model))
             crew = Crew(limit=lambda: batcher.limit)
-            batcher = Batcher(
-                fleet.lanes,
-                attempts=config.engine.attempts,
-                random=random.Random(config.seed),
-                record=self._store.record,
-                replay=self._store.replay,
-                ceilings=make_ceilings(config.engine),
-                patience_s=config.engine.server_patience_s,
-                observed=lambda _lane, _observation: crew.grow(),
-            )
+            batcher = make_batcher(config, fleet, self._store, make_ceilings(config.engine), lambda _lane, _observation: crew.grow())
             async with batcher, asyncio.TaskGroup() as group:
                 watch = group.create_task(fleet.watch(batcher))
                 yield batcher.ask, fleet.model, crew
@@ -130,7 +120,7 @@ class AskedAgain:
         work_off: Callable[[Sequence[Assignment], Callable[[Assignment], Awaitable[list[Call]]]], Awaitable[Tally]],
     ) -> None:
         """Round after round of those that planned them: a strategy sees one at a time."""
-        prompter = Prompter(open_library(self._config.prompts), model, self._config.sampling, self._config.seed)
+        prompter = open_prompter(self._config, model)
         num_planned = 0
         for (round, report), letters in groupby(unwritten, key=lambda letter: (letter.first_round, letter.report)):
             batch = await asyncio.to_thread(self._plan_again, prompter, round, report, list(letters), num_planned)
@@ -138,11 +128,7 @@ class AskedAgain:
             bound = self._config.sampling.max_tokens_bound
             desk = Desk(batch.strategy, prompter, self._gatekeeper, self._store, send, max_tokens_bound=bound)
             tally = await work_off(batch.assignments, partial(self._carry_out, desk, batch))
-            self._fates.tally.assignments += tally.assignments
-            self._fates.tally.calls += tally.calls
-            self._fates.tally.rows += tally.rows
-            self._fates.tally.prompt_tokens += tally.prompt_tokens
-            self._fates.tally.completion_tokens += tally.completion_tokens
+            self._fates.tally.join(tally)
 
     async def _carry_out(self, desk: Desk, batch: _Batch, assignment: Assignment) -> list[Call]:
         calls = await desk.work_off(assignment, batch.report)
@@ -153,7 +139,7 @@ class AskedAgain:
         """The assignments under new ids and numbers, and a strategy that knows them by those."""
         config = self._config
         reports = [read_json(self._run.report(number), WeaknessReport) for number in range(report + 1)]
-        strategy = STRATEGIES[config.strategy.type](config.strategy, self._task, prompter, config.seed)
+        strategy = make_strategy(config, self._task, prompter)
         wanted = {letter.first_assignment for letter in letters}
         planned = {planned.id: planned for planned in strategy.plan(round, reports[-1], reports[:-1]) if planned.id in wanted}
         if missing := sorted(wanted - set(planned)):

@@ -58,11 +58,9 @@ class JudgedAgain:
 
     def _judge(self, batch: Sequence[Rejection], is_accepted: Sequence[bool]) -> list[_Passing]:
         """Those that pass. What this replay accepted before it was stopped passes unasked: the gates know it."""
-        passing: list[_Passing] = []
-        for rejection, is_known in zip(batch, is_accepted, strict=True):
-            candidate = as_candidate(rejection)
-            if is_known or self._gatekeeper.judge([candidate]) == [None]:
-                passing.append(_Passing(rejection, candidate))
+        rows = [_Passing(rejection, as_candidate(rejection)) for rejection in batch]
+        unasked = iter(self._gatekeeper.judge([row.candidate for row, is_known in zip(rows, is_accepted, strict=True) if not is_known]))
+        passing = [row for row, is_known in zip(rows, is_accepted, strict=True) if is_known or next(unasked) is None]
         for ended, count in Counter(rejection.reason for rejection in batch).items():
             self._fates.add("judged", ended, count, RowCounts())
         return passing

@@ -116,9 +116,9 @@ def preview(run: RunDir, wish: Wish) -> Replayed:
         with find_dead_letters(run, plan.round - 1, plan.where) as letters:
             gatekeeper = make_gatekeeper(config, load_task(config.task, config.seed), run)
             for batch in letters.rejections():
-                for rejection in batch:
-                    passes = gatekeeper.judge([as_candidate(rejection)]) == [None]
-                    fates.add("judged", rejection.reason, 1, all_accepted(int(passes)))
+                refusals = gatekeeper.judge([as_candidate(rejection) for rejection in batch])
+                for rejection, refusal in zip(batch, refusals, strict=True):
+                    fates.add("judged", rejection.reason, 1, all_accepted(int(refusal is None)))
             for letter in letters.unwritten if wish.asks else ():
                 fates.add("asked", letter.ended, 1, RowCounts())
         return Replayed(None, fates.listed())

@@ -196,7 +196,7 @@ class Journal:
         count = 0
         while count != len(self._waiting) and clock() < deadline:
             count = len(self._waiting)
-            await asyncio.sleep(min(QUIET_S, GATHER_S))
+            await asyncio.sleep(QUIET_S)
 
     async def _in_order(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._guarded(function, *args, **kwargs))

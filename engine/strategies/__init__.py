@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from engine.config import RunConfig
+from engine.prompting import Prompter
+from engine.records import TaskSpec
 from engine.strategies.attrprompt import Attrprompt
 from engine.strategies.auggpt import Auggpt
 from engine.strategies.eda import Eda
@@ -29,6 +32,12 @@ STRATEGIES: dict[str, Callable[[Any, Any, Any, int], Strategy]] = {
     "pool": PoolLabelling,
     "seed_only": SeedOnly,
 }
-"""Each is made of its section of the configuration, the task, the prompter and the run's seed, in a thread: it may read files."""
+"""Each is made of its section of the configuration, the task, the prompter and the run's seed."""
 
-__all__ = ["STRATEGIES", "Answer", "Ask", "Strategy", "Written"]
+
+def make_strategy(config: RunConfig, task: TaskSpec, prompter: Prompter) -> Strategy:
+    """The one that the configuration names. Blocking: it may read files."""
+    return STRATEGIES[config.strategy.type](config.strategy, task, prompter, config.seed)
+
+
+__all__ = ["STRATEGIES", "Answer", "Ask", "Strategy", "Written", "make_strategy"]

@@ -15,8 +15,7 @@ from engine.prompting import Prompter, rows_schema, strings_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.attributes import draw_profiles
-from engine.strategies.focus import spread
-from engine.strategies.planning import assign, num_requests
+from engine.strategies.planning import assign_by_class
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import AttrpromptConfig
@@ -41,10 +40,7 @@ class Attrprompt:
         """By round: sub-topics by label, and styles under None."""
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
-        config = self._config
-        focuses = spread(self._task.label_names, round, num_requests(config.rows_per_round, config.rows_per_call))
-        work = [("none", focus.labels) for focus in focuses]
-        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+        return assign_by_class(round, report, self._task.label_names, self._config.rows_per_round, self._config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         (label,) = assignment.focus

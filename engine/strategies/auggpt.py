@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from engine.parsing import parse_texts
 from engine.prompting import Prompter, texts_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.planning import Turns, assign, num_requests
 from engine.strategies.rendering import RoundPrompts
-from engine.strategies.strategy import Ask, Written
+from engine.strategies.strategy import Ask, Written, written_of
 from engine.strategy_config import AuggptConfig
 
 TEMPLATE = "auggpt/rephrase"
@@ -36,8 +34,7 @@ class Auggpt:
         row = self._turns.row(assignment.round, assignment.number)
         common = {"domain": self._task.domain, "labels": self._task.labels}
         answer = await ask(self._prompts.get(assignment, lambda: common, {"row": row}, texts_schema, key=row))
-        candidates = [replace(candidate, label=row.label) for candidate in parse_texts(answer.text)]
-        return [Written(answer, tuple(candidates), assignment.num_rows)]
+        return [written_of(row.label, answer, assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"rows": len(set(self._turns.rows(round)))}

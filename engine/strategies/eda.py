@@ -11,15 +11,14 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from engine.parsing import parse_texts
 from engine.prompting import Prompt, Prompter, texts_schema
 from engine.records import Assignment, Message, TaskSpec, hash_messages
 from engine.reports import WeaknessReport
 from engine.strategies.planning import Turns, assign, num_requests
-from engine.strategies.strategy import Ask, Written
+from engine.strategies.strategy import Ask, Written, written_of
 from engine.strategy_config import EdaConfig
+from engine.text import readable
 
 NAME = "eda/vary@1"
 
@@ -44,10 +43,9 @@ class Eda:
         row = self._turns.row(assignment.round, assignment.number)
         generator = random.Random(f"{self._seed} eda {assignment.id}")
         texts = [vary(row.text, self._words[row.label], self._config.change, generator) for _ in range(assignment.num_rows)]
-        messages = (Message("user", row.text.encode(errors="replace").decode()),)
+        messages = (Message("user", readable(row.text)),)
         answer = await ask(Prompt(NAME, messages, texts_schema(len(texts)), hash_messages(messages), reply=json.dumps(texts)))
-        candidates = [replace(candidate, label=row.label) for candidate in parse_texts(answer.text)]
-        return [Written(answer, tuple(candidates), assignment.num_rows)]
+        return [written_of(row.label, answer, assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"rows": len(set(self._turns.rows(round)))}

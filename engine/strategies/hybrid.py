@@ -21,7 +21,7 @@ from engine.reports import MinedRow, WeaknessReport
 from engine.strategies.attributes import draw_profiles
 from engine.strategies.focus import choose_focuses, resting, spread
 from engine.strategies.labelling import Labeller
-from engine.strategies.planning import assign, draw_examples, num_requests
+from engine.strategies.planning import assign, draw_examples, feedback_blocks, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import HybridConfig
@@ -76,12 +76,7 @@ class Hybrid:
         return [Written(answer, (*labelled, *surplus), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
-        return {
-            "examples": min(self._config.examples, len(self._task.seed)),
-            "right": len(report.right),
-            "wrong": len(report.wrong),
-            "hard": len(report.hard),
-        }
+        return feedback_blocks(self._config.examples, self._task.seed, report)
 
     def _schema(self, num_rows: int) -> str:
         return texts_schema(num_rows) if self._labeller else rows_schema(self._task.label_names, num_rows)

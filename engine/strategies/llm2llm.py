@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
-from engine.parsing import parse_texts
 from engine.prompting import Prompter, texts_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.rendering import RoundPrompts
-from engine.strategies.strategy import Ask, Written
+from engine.strategies.strategy import Ask, Written, written_of
 from engine.strategy_config import Llm2llmConfig
 
 TEMPLATE = "llm2llm/variants"
@@ -45,8 +43,7 @@ class Llm2llm:
         row = rows[assignment.number % len(rows)]
         common = {"domain": self._task.domain, "labels": self._task.labels}
         answer = await ask(self._prompts.get(assignment, lambda: common, {"row": row}, texts_schema, key=row))
-        candidates = [replace(candidate, label=row.label) for candidate in parse_texts(answer.text)]
-        return [Written(answer, tuple(candidates), assignment.num_rows)]
+        return [written_of(row.label, answer, assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"wrong": len(self._wrong_rows(round, report))}

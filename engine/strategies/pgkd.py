@@ -17,7 +17,7 @@ from engine.prompting import Prompter, rows_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.focus import choose_focuses
-from engine.strategies.planning import assign, draw_examples, num_requests
+from engine.strategies.planning import assign, draw_examples, feedback_blocks, has_focus, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import PgkdConfig
@@ -39,9 +39,8 @@ class Pgkd:
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
         count = num_requests(config.rows_per_round, config.rows_per_call)
-        has_focus = config.focus if config.focus is not None else count >= len(self._task.labels)
         # Sorted, so that requests with one focus are neighbours.
-        focuses = sorted(choose_focuses(report, round, count)) if has_focus else [None] * count
+        focuses = sorted(choose_focuses(report, round, count)) if has_focus(config.focus, count, len(self._task.labels)) else [None] * count
         work = [(focus.name, focus.labels) if focus else ("report", ()) for focus in focuses]
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
 
@@ -57,9 +56,4 @@ class Pgkd:
         return {"domain": self._task.domain, "labels": self._task.labels, "examples": examples, "report": report}
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
-        return {
-            "examples": min(self._config.examples, len(self._task.seed)),
-            "right": len(report.right),
-            "wrong": len(report.wrong),
-            "hard": len(report.hard),
-        }
+        return feedback_blocks(self._config.examples, self._task.seed, report)

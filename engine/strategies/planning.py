@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from engine.records import Assignment, Example
 from engine.reports import WeaknessReport
-from engine.strategies.focus import Focus, spread
+from engine.strategies.focus import spread
 
 
 def num_requests(rows_per_round: int, rows_per_call: int) -> int:
@@ -35,11 +35,22 @@ def assign(
         left -= rows_per_call
 
 
-def unguided_focuses(labels: Sequence[str], round: int, requests: int, *, focus: bool | None) -> Sequence[Focus | None]:
-    """A label for each request, or none: see `focus` in PgkdConfig."""
-    if focus if focus is not None else requests >= len(labels):
-        return spread(labels, round, requests)
-    return [None] * requests
+def has_focus(focus: bool | None, requests: int, num_labels: int) -> bool:
+    """Whether each request names a weakness or label of its own: see `focus` in PgkdConfig."""
+    return requests >= num_labels if focus is None else focus
+
+
+def assign_by_class(
+    round: int, report: WeaknessReport, labels: Sequence[str], rows_per_round: int, rows_per_call: int
+) -> Iterator[Assignment]:
+    """Requests about one class each, all classes alike, whatever the student says."""
+    focuses = spread(labels, round, num_requests(rows_per_round, rows_per_call))
+    return assign(round, report, [("none", focus.labels) for focus in focuses], rows_per_round, rows_per_call)
+
+
+def feedback_blocks(examples: int, seed: Sequence[Example], report: WeaknessReport) -> dict[str, int]:
+    """Rows in each block of a prompt that shows the report, and as many seed rows as there are of `examples`."""
+    return {"examples": min(examples, len(seed)), "right": len(report.right), "wrong": len(report.wrong), "hard": len(report.hard)}
 
 
 def draw_examples(rows: Sequence[Example], count: int, seed: int, round: int) -> list[Example]:

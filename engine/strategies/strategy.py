@@ -8,9 +8,10 @@ one line in `engine.strategies.STRATEGIES`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from engine.parsing import parse_texts
 from engine.prompting import Prompt
 from engine.records import Assignment, Candidate, Completion, Outcome, Request
 from engine.reports import WeaknessReport
@@ -42,6 +43,11 @@ class Written:
     candidates: tuple[Candidate, ...]
     num_rows: int
     """Rows asked for in it."""
+
+
+def written_of(label: str, answer: Answer, num_rows: int) -> Written:
+    """The texts of an answer that was asked for rows of one label, and may not choose another."""
+    return Written(answer, tuple(replace(candidate, label=label) for candidate in parse_texts(answer.text)), num_rows)
 
 
 class Strategy(Protocol):

@@ -13,7 +13,8 @@ from engine.parsing import parse_rows
 from engine.prompting import Prompter, rows_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
-from engine.strategies.planning import assign, draw_examples, num_requests, unguided_focuses
+from engine.strategies.focus import spread
+from engine.strategies.planning import assign, draw_examples, has_focus, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import UnguidedConfig
@@ -35,7 +36,8 @@ class Unguided:
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
         count = num_requests(config.rows_per_round, config.rows_per_call)
-        focuses = unguided_focuses(self._task.label_names, round, count, focus=config.focus)
+        labels = self._task.label_names
+        focuses = spread(labels, round, count) if has_focus(config.focus, count, len(labels)) else [None] * count
         work = [("none", focus.labels if focus else ()) for focus in focuses]
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
 

@@ -9,8 +9,7 @@ from engine.parsing import parse_rows
 from engine.prompting import Prompter, rows_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
-from engine.strategies.focus import spread
-from engine.strategies.planning import assign, num_requests
+from engine.strategies.planning import assign_by_class
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import ZerogenConfig
@@ -29,10 +28,7 @@ class Zerogen:
         self._schema = partial(rows_schema, task.label_names)
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
-        config = self._config
-        focuses = spread(self._task.label_names, round, num_requests(config.rows_per_round, config.rows_per_call))
-        work = [("none", focus.labels) for focus in focuses]
-        return assign(round, report, work, config.rows_per_round, config.rows_per_call)
+        return assign_by_class(round, report, self._task.label_names, self._config.rows_per_round, self._config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         (label,) = assignment.focus

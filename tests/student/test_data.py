@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student.data import collate, num_steps, readable, sorted_batches, tokenise, training_batches
+from engine.text import readable
+from student.data import collate, num_steps, sorted_batches, tokenise, training_batches
 from tests.student.builders import make_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=200)
