@@ -172,8 +172,8 @@ def _end(row_id: str, candidate: Candidate, origin: Origin, refusal: Refusal | N
     if candidate.weakness:
         origin = replace(origin, weakness=candidate.weakness)
     if refusal is None:
-        return Sample(row_id, candidate.text, candidate.label, origin)
-    return Rejection(row_id, *refusal, candidate.raw, candidate.text, candidate.label, origin)
+        return Sample(row_id, candidate.text, candidate.label, origin, candidate.annotation)
+    return Rejection(row_id, *refusal, candidate.raw, candidate.text, candidate.label, origin, candidate.annotation)
 
 
 def _is_cut_off(outcome: Outcome) -> bool:

@@ -23,11 +23,35 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a text that is an entity of one type."""
+
+    start: int
+    end: int
+    """Characters of the text, the end not included."""
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What is known of a row beside its label."""
+
+    spans: tuple[Span, ...] = ()
+    """In the order of the text, without overlaps; for tasks that mark spans."""
+    agreement: float | None = None
+    """How far whoever labelled the row agreed on it, from 0 to 1; None where it was labelled once, without probabilities."""
+    probabilities: tuple[float, ...] | None = None
+    """The teacher's distribution over the labels, in the task's order, in single precision; None where it was not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """A text with the label somebody (a person, or the teacher) gave it."""
+    """A text with the label, or the spans, that somebody (a person, or the teacher) gave it."""
 
     text: str
     label: str
+    """Empty for tasks that mark spans."""
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +280,7 @@ class Candidate:
     """What a problem counts as."""
     weakness: str = ""
     """What the row answers where that is not its assignment's, e.g. `easy`."""
+    annotation: Annotation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +291,8 @@ class Sample:
     text: str
     label: str
     origin: Origin
+    annotation: Annotation | None = None
+    """None where nothing is known beside the label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +306,7 @@ class Rejection:
     text: str
     label: str
     origin: Origin
+    annotation: Annotation | None = None
 
 
 @dataclass(frozen=True, slots=True)

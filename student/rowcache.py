@@ -30,9 +30,6 @@ from engine.store import escape, unescape
 from engine.text import readable
 from student.data import Rows, tokenise_counting
 
-AGREEMENT, DISTRIBUTION = "agreement", "label_probabilities"
-"""Columns of the samples table that a run may have: how far teachers agreed on a row, and what they thought of each label."""
-
 _SCHEMA = pa.schema(
     [
         ("text", pa.string()),
@@ -104,8 +101,7 @@ class RowCache:
         texts = [unescape(text) for text in samples.column("text").to_pylist()]
         extras = {
             ours: samples.column(theirs).combine_chunks()
-            for ours, theirs in (("weight", AGREEMENT), ("distribution", DISTRIBUTION))
-            if theirs in samples.column_names
+            for ours, theirs in (("weight", "agreement"), ("distribution", "label_probabilities"))
         }
         return self._add(round, texts, samples.column("label").combine_chunks(), extras)
 

@@ -74,7 +74,9 @@ class JudgedAgain:
             outcome = replace(call.outcome, request_id=request_id, usage=Usage(0, 0), timings=timings)
             await self._store.record(outcome)
         samples = [
-            Sample(self._row_id(rejection), candidate.text, candidate.label, self._origin(rejection.origin, rejection.id))
+            Sample(
+                self._row_id(rejection), candidate.text, candidate.label, self._origin(rejection.origin, rejection.id), candidate.annotation
+            )
             for rejection, candidate in passing
         ]
         self._store.add_rows(request_id, samples)
@@ -114,7 +116,7 @@ def as_candidate(rejection: Rejection) -> Candidate:
         return rows[0] if rows else Candidate(rejection.raw, problem=rejection.detail)
     if rejection.reason in (RejectionReason.UNLABELLED, RejectionReason.DISAGREEMENT):
         return Candidate(rejection.raw, rejection.text, rejection.label, problem=rejection.detail, reason=rejection.reason)
-    return Candidate(rejection.raw, rejection.text, rejection.label)
+    return Candidate(rejection.raw, rejection.text, rejection.label, annotation=rejection.annotation)
 
 
 def all_accepted(count: int) -> RowCounts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.records import (
+    Annotation,
     Call,
     Completion,
     Failure,
@@ -34,6 +35,7 @@ from engine.records import (
     RowCounts,
     Sample,
     SamplingParams,
+    Span,
     Timings,
     Usage,
 )
@@ -93,6 +95,12 @@ _SCORE_FIELDS = [
     pa.field("mcc", _FLOAT),
     _required("num_rows", _INT),
 ]
+_SPAN = pa.struct([_required("start", pa.int32()), _required("end", pa.int32()), _required("type", _TEXT)])
+_ANNOTATION_FIELDS = [
+    pa.field("spans", pa.list_(_required("item", _SPAN))),
+    pa.field("agreement", _FLOAT),
+    pa.field("label_probabilities", pa.list_(_required("item", pa.float32()))),
+]
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
 _MESSAGES = pa.list_(_required("item", _MESSAGE))
 _ENDINGS = pa.list_(pa.field("item", _TEXT))
@@ -101,9 +109,11 @@ _CLASS_SCORE = pa.struct(
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": _schema("samples", 2, [*_ROW_FIELDS, *_ORIGIN_FIELDS]),
+    "samples": _schema("samples", 3, [*_ROW_FIELDS, *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS]),
     "rejections": _schema(
-        "rejections", 2, [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS]
+        "rejections",
+        3,
+        [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS],
     ),
     "calls": _schema(
         "calls",
@@ -189,7 +199,7 @@ class RowBuffer:
 
     def __init__(self, table: Literal["samples", "rejections"]) -> None:
         self.table = table
-        self._names = (*_ROW_VALUES[table], "origin")
+        self._names = (*_ROW_VALUES[table], "origin", "annotation")
         self._read = attrgetter(*self._names)
         self._values: list[Any] = []
 
@@ -203,7 +213,7 @@ class RowBuffer:
         """The first rows."""
         width = len(self._names)
         columns = {name: self._values[place : count * width : width] for place, name in enumerate(self._names)}
-        return table(SCHEMAS[self.table], {**columns, **_shared_origins(columns["origin"])})
+        return table(SCHEMAS[self.table], {**columns, **_shared_origins(columns["origin"]), **_annotations(columns["annotation"])})
 
     def drop(self, count: int) -> None:
         del self._values[: count * len(self._names)]
@@ -215,7 +225,7 @@ def pack_samples(samples: Iterable[Sample]) -> pa.Table:
 
 def unpack_samples(rows: pa.Table) -> list[Sample]:
     columns = (values(rows, name) for name in _ROW_VALUES["samples"])
-    return [Sample(*row) for row in zip(*columns, _read_origins(rows), strict=True)]
+    return [Sample(*row) for row in zip(*columns, _read_origins(rows), _read_annotations(rows), strict=True)]
 
 
 def pack_rejections(rejections: Iterable[Rejection]) -> pa.Table:
@@ -224,8 +234,8 @@ def pack_rejections(rejections: Iterable[Rejection]) -> pa.Table:
 
 def unpack_rejections(rows: pa.Table) -> list[Rejection]:
     ids, contents, labels, reasons, details, raws = (values(rows, name) for name in _ROW_VALUES["rejections"])
-    columns = zip(ids, map(RejectionReason, reasons), details, raws, contents, labels, _read_origins(rows), strict=True)
-    return [Rejection(*row) for row in columns]
+    parts = (map(RejectionReason, reasons), details, raws, contents, labels, _read_origins(rows), _read_annotations(rows))
+    return [Rejection(*row) for row in zip(ids, *parts, strict=True)]
 
 
 def _pack_rows(table: Literal["samples", "rejections"], rows: Iterable[Sample] | Iterable[Rejection]) -> pa.Table:
@@ -397,6 +407,34 @@ def _shared_origins(origins: Sequence[Origin]) -> Columns:
 
 def _read_origins(rows: pa.Table) -> list[Origin]:
     return [Origin(*row) for row in zip(*(values(rows, field.name) for field in _ORIGIN_FIELDS), strict=True)]
+
+
+def _annotations(annotations: Sequence[Annotation | None]) -> Columns:
+    if not any(annotations):
+        return {field.name: pa.nulls(len(annotations), field.type) for field in _ANNOTATION_FIELDS}
+    return {
+        "spans": [_pack_spans(annotation.spans) if annotation else None for annotation in annotations],
+        "agreement": [annotation and annotation.agreement for annotation in annotations],
+        "label_probabilities": [annotation and annotation.probabilities for annotation in annotations],
+    }
+
+
+def _pack_spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
+    return [{"start": span.start, "end": span.end, "type": escape(span.type)} for span in spans]
+
+
+def _read_annotations(rows: pa.Table) -> Iterable[Annotation | None]:
+    columns = [rows.column(field.name) for field in _ANNOTATION_FIELDS]
+    if columns[0].null_count == len(rows):  # a row with an annotation has a list of spans, be it an empty one
+        return repeat(None, len(rows))
+    return (
+        None if spans is None else Annotation(_read_spans(spans), agreement, None if probabilities is None else tuple(probabilities))
+        for spans, agreement, probabilities in zip(*(column.to_pylist() for column in columns), strict=True)
+    )
+
+
+def _read_spans(spans: Iterable[Mapping[str, Any]]) -> tuple[Span, ...]:
+    return tuple(Span(span["start"], span["end"], unescape(span["type"])) for span in spans)
 
 
 def _row_counts(counts: Sequence[RowCounts]) -> Columns:

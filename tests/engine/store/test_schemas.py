@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.records import (
+    Annotation,
     Call,
     Completion,
     Failure,
@@ -28,6 +29,7 @@ from engine.records import (
     RowCounts,
     Sample,
     SamplingParams,
+    Span,
     Timings,
     Usage,
 )
@@ -55,9 +57,16 @@ from tests.engine.store.builders import make_call, make_evaluation, make_rejecti
 from tests.engine.store.strategies import any_text, counts, seconds
 
 origins = st.builds(Origin, counts, counts, any_text, any_text, any_text, any_text, any_text, any_text, any_text)
-samples = st.builds(Sample, any_text, any_text, any_text, origins)
-rejections = st.builds(Rejection, any_text, st.sampled_from(RejectionReason), any_text, any_text, any_text, any_text, origins)
 shares = st.floats(0, 1)
+places = st.integers(0, 2**31 - 1)
+annotations = st.none() | st.builds(
+    Annotation,
+    st.lists(st.builds(Span, places, places, any_text), max_size=2).map(tuple),
+    st.none() | shares,
+    st.none() | st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
+)
+samples = st.builds(Sample, any_text, any_text, any_text, origins, annotations)
+rejections = st.builds(Rejection, any_text, st.sampled_from(RejectionReason), any_text, any_text, any_text, any_text, origins, annotations)
 evaluations = st.builds(
     Evaluation,
     counts,
