@@ -13,6 +13,8 @@ A server that shows metrics is measured by its own token counter, which moves wi
 count. It also says when it is full: sequences wait, or are preempted. Without metrics only whole answers are seen: a window is a turnover
 (as many answers as were in flight), and a difference counts when it is greater than the chance of few answers explains.
 
+A server of our own is sent what it writes at once from the first moment, and no less is tried: latency matters to nobody there.
+
 Not knowable without metrics: whether a rise pays because the server had capacity, or because it took some from another client.
 """
 
@@ -72,6 +74,8 @@ ROSE = 1.15
 WAITING_SHARE = 0.05
 """Of those that run: as many may wait, so that a place that becomes free is filled within the step."""
 WAITING_LEAST = 2
+UNKNOWN_START = 1024
+"""For a server of our own whose own bound is not known; as many as vLLM writes at once on large GPUs."""
 QUEUE_S = 1.0
 """A queue that stood so long is no burst of prompts."""
 KV_FULL = 1.0
@@ -226,7 +230,13 @@ class _Window:
 class ConcurrencyController:
     """The limit of one endpoint. Make one per endpoint; `observe` every OBSERVE_S, and at once when the server refuses."""
 
-    def __init__(self, *, start: int = 32, floor: int = 1, ceiling: int = 4096) -> None:
+    def __init__(self, *, start: int = 32, floor: int = 1, ceiling: int = 4096, is_shared: bool = True, heeds_queue: bool = True) -> None:
+        """`is_shared`: whether others may use the server, so that it matters to have no more in flight than brings something.
+
+        `heeds_queue`: whether sequences that wait there say that there are too many.
+        """
+        self._is_shared = is_shared
+        self._heeds_queue = heeds_queue
         self._floor = floor
         self._ceiling = ceiling
         self._goal = self.limit = self._bounded(start)
@@ -268,6 +278,16 @@ class ConcurrencyController:
         """One that never moves, for a limit that was given."""
         return cls(start=limit, floor=limit, ceiling=limit)
 
+    @classmethod
+    def of_own_server(cls, max_num_seqs: int | None) -> ConcurrencyController:
+        """For a server that serves nobody else: as much as it writes at once, and a little that waits. It is sent less when it refuses, or
+        when its memory is full. None where it is not known what it writes at once: its queue will show that.
+        """
+        if max_num_seqs is None:
+            return cls(start=UNKNOWN_START, is_shared=False)
+        full = max_num_seqs + max(WAITING_LEAST, round(max_num_seqs * WAITING_SHARE))
+        return cls(start=full, ceiling=full, is_shared=False, heeds_queue=False)
+
     def observe(self, observation: Observation) -> int:
         """The limit until the next observation."""
         self._note(observation)
@@ -292,7 +312,7 @@ class ConcurrencyController:
             self._own_part = max(own_part, _mix(self._own_part, own_part))
             self._preempted += max(gauges.preemptions - (gauges.preemptions if self._preemptions is None else self._preemptions), 0)
             self._preemptions = gauges.preemptions
-            if gauges.waiting <= _allowed_waiting(gauges):
+            if gauges.waiting <= _allowed_waiting(gauges) or not self._heeds_queue:
                 self._queue_since_s = None
             elif self._queue_since_s is None:
                 self._queue_since_s = observation.at_s
@@ -390,7 +410,7 @@ class ConcurrencyController:
             self._num_trials = DOWN_EVERY - 1
         if self.phase is Phase.UP:
             self._hold(low.limit, reason)
-        elif not self._has_paid:
+        elif not self._has_paid and self._is_shared:
             self._base = low
             self._descend(low.limit, RAMP_FACTOR)
         else:
@@ -423,14 +443,14 @@ class ConcurrencyController:
         self._num_odd += 1
         if self._num_odd < 2:
             self._base = before
-        elif ratio < 1:
+        elif ratio < 1 and self._is_shared:
             self._hold(now.limit * ratio * HEADROOM, "the throughput fell")
-        else:
+        elif ratio > 1:
             self._rise(RAMP_FACTOR, Phase.RAMP, observation)
 
     def _try(self, observation: Observation) -> None:
         self._num_trials += 1
-        if self._num_trials % DOWN_EVERY == 0:
+        if self._num_trials % DOWN_EVERY == 0 and self._is_shared:
             self._descend(self.limit, STEP)
         else:
             self._rise(STEP, Phase.UP, observation)

@@ -86,7 +86,8 @@ async def open_fleet(
             teacher = await stack.enter_async_context(
                 HttpTeacher(endpoint, timeout_s=engine.request_timeout_s, stall_s=engine.stall_timeout_s)
             )
-            lanes.append(Lane(teacher, _controller(engine.concurrency), name=endpoint.base_url, is_supervised=server is not None))
+            controller = _controller(engine.concurrency, server)
+            lanes.append(Lane(teacher, controller, name=endpoint.base_url, is_supervised=server is not None))
         yield Fleet(tuple(lanes), endpoints[0].model, server, config.stall_timeout_s, progress, note)
 
 
@@ -116,5 +117,10 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _controller(concurrency: int | None) -> ConcurrencyController:
-    return ConcurrencyController() if concurrency is None else ConcurrencyController.fixed(concurrency)
+def _controller(concurrency: int | None, server: VllmServer | None) -> ConcurrencyController:
+    if concurrency is not None:
+        return ConcurrencyController.fixed(concurrency)
+    if server is None:
+        return ConcurrencyController()
+    flag = server.launch.flag("--max-num-seqs")
+    return ConcurrencyController.of_own_server(int(flag) if flag is not None and flag.isdecimal() else None)

@@ -86,6 +86,23 @@ def test_keeps_a_few_waiting_where_the_server_bounds_its_batch() -> None:
     assert 128 <= mean_limit(loop, SETTLED_S) <= 1.1 * 128
 
 
+@pytest.mark.parametrize("bound", [256, None], ids=["known", "unknown"])
+@pytest.mark.parametrize("knee", [40, 1000], ids=["far below", "far above"])
+def test_a_server_of_our_own_is_kept_full(knee: int, bound: int | None) -> None:
+    def make() -> TokenRateModel:
+        return make_model(knee, max_running=256)
+
+    best = best_static(make, [256, 270], 60)
+    loop = Loop(make(), ConcurrencyController.of_own_server(bound), shows_metrics=lambda _now: True).run(60)
+    assert loop.throughput(SETTLED_S, 60) >= 0.99 * best
+    assert mean_limit(loop, SETTLED_S) <= 1.1 * 256
+
+
+def test_a_server_of_our_own_whose_memory_is_small_is_sent_less() -> None:
+    loop = Loop(make_model(400, kv_tokens=220 * 100), ConcurrencyController.of_own_server(256), shows_metrics=lambda _now: True).run(60)
+    assert mean_limit(loop, SETTLED_S) <= 130
+
+
 @WITH_AND_WITHOUT
 @pytest.mark.parametrize("knee", [128, 500])
 def test_a_server_that_refuses(knee: int, metrics: bool) -> None:

@@ -73,7 +73,8 @@ def test_tokens_of_another_tokenizer_are_not_taken(tmp_path: Path) -> None:
 def test_weights_and_distributions_come_along_where_the_table_has_them(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
     cache.add_seed(SEED[:1])
-    table = samples(1, 2).append_column("agreement", pa.array([0.5, None], pa.float64()))
+    table = samples(1, 2).drop_columns(["agreement", "label_probabilities"])
+    table = table.append_column("agreement", pa.array([0.5, None], pa.float64()))
     cache.add_samples(1, table.append_column("label_probabilities", pa.array([[0.5, 0.25, 0.25], None])))
     rows = cache.rows([0, 2, 1])
     # Of the two the second came first.
