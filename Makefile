@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student lock teacher torture
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -61,6 +61,9 @@ bench-student: .venv/ready ## how fast a student learns beside its peers, and wh
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart
+
+methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each (hours on a small machine; resumes)
+	$(BIN)/python -m benchmarks.methods
 
 lock: .venv/ready ## remake the pinned lists in requirements/
 	$(BIN)/python requirements/lock.py

@@ -193,6 +193,16 @@ class EngineConfig(_Section):
     """How long a server that we did not start may be away before the run stops (it resumes); with several, the others go on meanwhile."""
 
 
+class BudgetConfig(_Section):
+    """A run stops before it would go beyond any of these; what is under way is finished, and its round learned."""
+
+    teacher_tokens: int | None = Field(default=None, ge=1)
+    """Of prompts and replies together, as the servers count them."""
+    accepted_rows: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    """That processes work on the run, server start and training included."""
+
+
 class RunConfig(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """The run directory is `runs/NAME`."""
@@ -209,6 +219,7 @@ class RunConfig(_Section):
     gates: GatesConfig = GatesConfig()
     student: StudentConfig = StudentConfig()
     engine: EngineConfig = EngineConfig()
+    budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")
     def _pool_is_there(self) -> RunConfig:

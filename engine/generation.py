@@ -11,10 +11,11 @@ import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
+from itertools import chain, takewhile
 
 from engine.batcher import Batcher, Ceiling
 from engine.bottleneck import FlowMeter
+from engine.budget import Budget
 from engine.ceiling import make_ceilings
 from engine.config import RunConfig
 from engine.crew import Crew
@@ -24,10 +25,10 @@ from engine.gates import Gatekeeper
 from engine.lanes import Observed
 from engine.progress import Progress
 from engine.prompting import open_prompter
-from engine.records import RoundRecord, TaskSpec
+from engine.records import Assignment, Call, RoundRecord, TaskSpec
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
-from engine.store import Store, read_texts
+from engine.store import Store, read_rounds, read_texts
 from engine.strategies import Strategy, make_strategy
 from engine.watcher import Watcher
 
@@ -35,8 +36,11 @@ from engine.watcher import Watcher
 class Generation:
     """Asks for one round after another."""
 
-    def __init__(self, strategy: Strategy, desk: Desk, crew: Crew, store: Store, batcher: Batcher, watcher: Watcher) -> None:
+    def __init__(
+        self, strategy: Strategy, desk: Desk, crew: Crew, store: Store, batcher: Batcher, watcher: Watcher, budget: Budget
+    ) -> None:
         self.batcher = batcher
+        self.budget = budget
         self._watcher = watcher
         self._strategy = strategy
         self._desk = desk
@@ -55,11 +59,14 @@ class Generation:
         started = time.perf_counter()
         progress.round_started(round, self._strategy.rows_per_round)
         meter = self._watcher.meter = FlowMeter()
-        tally = await self._crew.work_off(
-            self._strategy.plan(round, report, earlier),
-            lambda assignment: self._desk.work_off(assignment, report),
-            progress.assignment_done,
-        )
+
+        async def carry_out(assignment: Assignment) -> list[Call]:
+            calls = await self._desk.work_off(assignment, report)
+            self.budget.spend(calls)
+            return calls
+
+        plan = takewhile(lambda _: self.budget.begin(), self._strategy.plan(round, report, earlier))
+        tally = await self._crew.work_off(plan, carry_out, progress.assignment_done)
         self._watcher.meter = None
         flow = meter.flow()
         record = RoundRecord(
@@ -80,8 +87,10 @@ class Generation:
 
 
 @asynccontextmanager
-async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet: Fleet) -> AsyncGenerator[Generation]:
-    """Inside the block rounds can be asked; leaving it in peace seals what is buffered."""
+async def open_generation(
+    config: RunConfig, task: TaskSpec, run: RunDir, fleet: Fleet, worked_s: float = 0.0
+) -> AsyncGenerator[Generation]:
+    """Inside the block rounds can be asked; leaving it in peace seals what is buffered. `worked_s`: on the run by now."""
     async with Store(run) as store:
         crew = Crew(limit=lambda: batcher.limit)
         ceilings = make_ceilings(config.engine)
@@ -92,7 +101,8 @@ async def open_generation(config: RunConfig, task: TaskSpec, run: RunDir, fleet:
         desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
         watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
         async with batcher:
-            yield Generation(strategy, desk, crew, store, batcher, watcher)
+            budget = Budget(config.budget, read_rounds(run), worked_s)
+            yield Generation(strategy, desk, crew, store, batcher, watcher, budget)
 
 
 def make_batcher(config: RunConfig, fleet: Fleet, store: Store, ceilings: Sequence[Ceiling], observed: Observed) -> Batcher:

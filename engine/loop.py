@@ -40,11 +40,11 @@ async def run_loop(
     with run.lock("engine"):
         run.clear_temporaries()
         refuse_open_replay(run)
-        begin(run, config, task, progress.notice)
+        manifest = begin(run, config, task, progress.notice)
         with _counted_work(run), single_errors():
             async with StudentProcess(run, student_program) as student:
                 if not run.finish.exists():
-                    await _teach(config, task, run, student, progress)
+                    await _teach(config, task, run, student, progress, manifest.wall_s)
                 finish = read_json(run.finish, Finish)
                 reports = [await student.report(round) for round in range(finish.rounds + 1)]
                 progress.phase("scoring on test")
@@ -54,8 +54,9 @@ async def run_loop(
         return summary
 
 
-async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Progress) -> None:
-    """Rounds until it is time to stop; finish.json says why."""
+async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Progress, worked_s: float) -> None:
+    """Rounds until it is time to stop; finish.json says why. `worked_s`: by earlier processes."""
+    started = time.perf_counter()
     if not config.strategy.rounds:
         progress.phase("student learns the seed rows")
         progress.reported(await student.report(0))
@@ -65,7 +66,8 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
         # The student learns the seed rows while the server starts. In a group, so that either's failure ends the other's start.
         first_report = group.create_task(student.report(0))
         fleet = await stack.enter_async_context(open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run)))
-        generation = await stack.enter_async_context(open_generation(config, task, run, fleet))
+        worked_s += time.perf_counter() - started
+        generation = await stack.enter_async_context(open_generation(config, task, run, fleet, worked_s))
         watch = group.create_task(fleet.watch(generation.batcher))
         patience = Patience(config.strategy.rounds, config.strategy.patience, config.strategy.reset_patience)
 
@@ -77,7 +79,7 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
                 progress.phase(f"student learns round {len(reports)}")
                 reports.append(await student.report(len(reports)))
                 progress.reported(reports[-1])
-            if (reason := patience.reason_to_stop(reports)) is not None:
+            if (reason := patience.reason_to_stop(reports) or generation.budget.reason_to_stop()) is not None:
                 break
             progress.phase(f"teacher writes round {len(reports)}")
             progress.round_done(await generation.ask_round(len(reports), reports[-1], progress, reports[:-1]))

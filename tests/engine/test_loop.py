@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import batcher
-from engine.config import DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
+from engine.config import BudgetConfig, DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
 from engine.errors import ServerError, StudentError, UserError
 from engine.loop import run_loop
 from engine.manifest import Manifest
@@ -73,6 +73,17 @@ async def test_a_run_finds_its_limit_by_itself(tmp_path: Path) -> None:
         summary = await run_once(make_config(server.base_url, concurrency=None, rows_per_round=200), tmp_path)
         assert 4 < server.statistics().num_sequences == 100
     assert summary.rows.accepted == 400
+
+
+async def test_a_run_stops_when_its_budget_is_used_up(tmp_path: Path) -> None:
+    async with ScriptedServer() as server:
+        plain = await run_once(make_config(server.base_url), tmp_path / "plain")
+        tokens = plain.teacher.prompt_tokens + plain.teacher.completion_tokens
+        config = make_config(server.base_url, rounds=8).model_copy(update={"budget": BudgetConfig(teacher_tokens=2 * tokens)})
+        summary = await run_once(config, tmp_path / "budgeted")
+    assert summary.stopped.startswith(f"the budget of {2 * tokens:,} teacher tokens is used up")
+    assert 1.5 * tokens < summary.teacher.prompt_tokens + summary.teacher.completion_tokens <= 2.1 * tokens
+    assert summary.rows.is_balanced
 
 
 async def test_two_servers_share_a_run_and_one_may_go(tmp_path: Path) -> None:
