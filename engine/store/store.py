@@ -41,7 +41,7 @@ from engine.store.tables import read_rounds
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SEAL_ROWS = 40_000
+SEAL_ROWS = 65_536
 """Samples, rejections and calls in memory that are worth a segment of each. Large ones cost less, for the writer as for every reader."""
 SEAL_BYTES = 32 * 2**20
 """The same for the text in them."""
@@ -71,9 +71,6 @@ class _OpenRequest:
     endings: list[Ending | None] = field(default_factory=list)
     """Of its rows, by their place in the reply; None for one that has not ended."""
     has_call: bool = False
-
-    def ending(self, place: int) -> Ending | None:
-        return self.endings[place] if place < len(self.endings) else None
 
     def end(self, place: int, ending: Ending) -> None:
         if place == len(self.endings):
@@ -154,6 +151,12 @@ class Store:
         found = self._committed.find(request_id)
         return None if found is None else found.outcome
 
+    def round_of(self, request_id: str) -> int | None:
+        """To which its committed call belongs; None if that is not committed."""
+        if request_id in self._requests or (found := self._committed.find(request_id)) is None:
+            return None
+        return found.round
+
     async def record(self, outcome: Outcome) -> None:
         """Returns once the answer is on disk; act on it only then. Of two answers to one request the first stays."""
         request_id = outcome.request_id
@@ -194,15 +197,18 @@ class Store:
         samples: list[Sample] = []
         rejections: list[Rejection] = []
         start = len(request_id) + 1  # a row's id is its request's, a hyphen, and its place in the reply
+        endings = request.endings
         for row in rows:
             place = int(row.id[start:])
-            if request.ending(place) is not None:
+            if place >= len(endings):
+                endings += [None] * (place + 1 - len(endings))
+            elif endings[place] is not None:
                 continue
             if isinstance(row, Sample):
-                request.end(place, "accepted")
+                endings[place] = "accepted"
                 samples.append(row)
             else:
-                request.end(place, row.reason)
+                endings[place] = row.reason
                 rejections.append(row)
         self._samples.add(samples)
         self._rejections.add(rejections)
