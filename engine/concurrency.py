@@ -41,11 +41,11 @@ STEP = 1.3
 """Of a trial while holding: large enough to be told from noise, small enough to cost little."""
 HEADROOM = 1.2
 """Above the knee as computed: below it throughput is lost in proportion, above it only latency."""
-UP_PAYS = 0.2
+UP_PAYS = 0.1
 """A rise pays if the throughput gains this part of what it would if it were in proportion."""
 UP_PAYS_BLIND = 0.35
 """Without metrics: answers that come in waves make a doubling look better than it is."""
-DOWN_COSTS = 0.08
+DOWN_COSTS = 0.06
 """A descent costs if the throughput loses this part of what it would in proportion. Less than UP_PAYS, or the two would fight."""
 SETTLE_S = 0.25
 """With metrics: after the limit is reached, before measuring."""
