@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student lock methods teacher torture
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-structured bench-dashboard lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -61,6 +61,12 @@ bench-student: .venv/ready ## how fast a student learns beside its peers, and wh
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart
+
+bench-structured: .venv/ready ## constrained output against free: schema failures, tokens/s, rows per 1,000 tokens
+	$(BIN)/python -m benchmarks.structured
+
+bench-dashboard: .venv/ready ## what watching costs a run
+	$(BIN)/python -m benchmarks.dashboard
 
 methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each (hours on a small machine; resumes)
 	$(BIN)/python -m benchmarks.methods

@@ -128,5 +128,6 @@ def _follows(one: Waiting, other: Waiting) -> bool:
         and one.request.prompt_hash == other.request.prompt_hash
         and not (one.is_single or other.is_single)
         and (a.temperature, a.top_p, a.max_tokens, a.json_schema) == (b.temperature, b.top_p, b.max_tokens, b.json_schema)
+        and (a.regex, a.top_logprobs) == (b.regex, b.top_logprobs)
         and one.request.model == other.request.model
     )

@@ -203,6 +203,9 @@ class Batcher:
                 self._abandon(entry)
             raise
 
+    def has(self, lane: Lane) -> bool:
+        return lane in self._lanes
+
     def suspend(self, lane: Lane) -> None:
         """Send nothing there until `resume`: somebody brings it back."""
         self._lanes.suspend(lane)

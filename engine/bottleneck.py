@@ -105,6 +105,8 @@ class FlowMeter:
         self._ended_s = 0.0
         self._tokens = 0
         self._peak = 0.0
+        self.tokens_per_s = 0.0
+        """Output tokens over the last two seconds."""
 
     def add(self, tick: Tick) -> None:
         observation = tick.observation
@@ -118,7 +120,8 @@ class FlowMeter:
             self._recent.pop(0)
         elapsed_s = min(observation.at_s - self._began_s, PEAK_S)
         if elapsed_s > 0:
-            self._peak = max(self._peak, sum(tokens for _, tokens in self._recent) / max(elapsed_s, tick.duration_s))
+            self.tokens_per_s = sum(tokens for _, tokens in self._recent) / max(elapsed_s, tick.duration_s)
+            self._peak = max(self._peak, self.tokens_per_s)
 
     def _written(self, tick: Tick) -> int:
         """Tokens since the last tick, by the server's own counter where it shows one: answers come in waves, and count when they end."""

@@ -15,7 +15,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import UserError
+from engine.records import Marking, TaskKind
 from engine.strategy_config import METHODS, PgkdConfig, StrategyConfig
+
+WITHOUT_SPANS = ("eda",)
+"""Methods that cannot write rows for a task that marks entities."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -44,18 +48,34 @@ class DataConfig(_Section):
     text_column: str = Field(default="text", min_length=1)
     label_column: str = Field(default="label", min_length=1)
     """Its values are label names, or ids with the names in the dataset's own features (ClassLabel)."""
+    tokens_column: str = Field(default="tokens", min_length=1)
+    tags_column: str = Field(default="tags", min_length=1)
+    """For `kind = "ner"`: IOB2 tags (`B-PER`) of the tokens, or numbers with the names in the dataset's own features."""
+    spans_column: str = Field(default="spans", min_length=1)
+    """For `kind = "ner"`, where a file has no tokens: `start`, `end` and `type` of each entity, in characters of the text. A file without
+    has the entities between tags in the text (`to <place>Bern</place>`)."""
     seed_rows_per_class: int | None = Field(default=None, ge=1)
-    """Draw this many seed rows of each class (by the run's seed); None takes all."""
+    """Draw this many seed rows of each class (by the run's seed), or so few that each entity type occurs that often; None takes all."""
 
 
 class TaskConfig(_Section):
-    kind: Literal["classification"] = "classification"
+    kind: TaskKind = "classification"
+    """`classification` gives each text one label; `ner` marks the entities in it, and `labels` are their types."""
     domain: Name
     """What the texts are, in a phrase: "messages to the help desk of an online shop"."""
-    labels: tuple[LabelConfig, ...] = Field(min_length=2)
+    labels: tuple[LabelConfig, ...] = Field(min_length=1)
     data: DataConfig
     max_text_chars: int = Field(default=2000, ge=1)
     """Longer teacher rows are refused."""
+    marking: Marking = "inline"
+    """How the teacher is asked to mark entities. `inline`, between tags in the text, says which of several places is meant, and writes
+    each text once; `json`, in a list beside the text, has the types constrained too."""
+
+    @model_validator(mode="after")
+    def _there_is_a_choice(self) -> TaskConfig:
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise ValueError("task.labels has one label, and a text could have no other; give at least two")
+        return self
 
     @model_validator(mode="after")
     def _labels_differ(self) -> TaskConfig:
@@ -92,6 +112,8 @@ class TeacherConfig(_Section):
     """Restart a server of ours that has work and computes no token for this long."""
     extra_args: tuple[str, ...] = ()
     """More arguments for vLLM's server, as on its command line."""
+    share: float = Field(default=1.0, ge=0)
+    """Where there are several teachers: part of the assignments that this one writes, beside the others' shares. With 0 it only labels."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -108,7 +130,31 @@ class SamplingConfig(_Section):
     """Have the server constrain replies to the JSON schema of the rows. Parsing does not rely on it."""
 
 
+class LabellingConfig(_Section):
+    """How texts are labelled that were written without a label, or that come from the pool."""
+
+    soft: bool = False
+    """Ask for the teacher's distribution over the labels, by the log-probabilities of short codes, one text a request. Rows then carry
+    probabilities, which the student learns from (`student.soft_labels`). It wants a server that gives log-probabilities, as vLLM does."""
+    min_agreement: float = Field(default=0.5, ge=0, le=1)
+    """Rows whose label has less of the teacher's probability, or of several teachers' votes, are refused as `uncertain`. Without either it
+    means nothing."""
+    calibrate: Literal["seed", "validation", "none"] = "seed"
+    """The real rows on which a teacher's probabilities are calibrated: it labels them before it labels anything else. `validation` shows
+    their texts to the teacher, which a run records as a leak."""
+    calibration_rows: int = Field(default=200, ge=1)
+    """At most so many of those are labelled, of all classes alike."""
+    top_logprobs: int = Field(default=20, ge=2, le=26)
+    """Tokens of each place that the server tells of; vLLM gives 20 unless started with more (`--max-logprobs`). With 20, one call covers 20
+    labels, and up to 200 take two tokens and as many further calls as there are likely first letters."""
+    explore: float = Field(default=0.05, gt=0, le=1)
+    """With more labels than one call covers: a first letter that has at least this probability, and was not the likeliest, gets a call
+    of its own. Below it, its labels share what it has."""
+
+
 class GatesConfig(_Section):
+    scripts: bool = True
+    """Refuse rows that are mainly written in a script (Latin, Chinese, ...) that no seed row is mainly written in."""
     near_duplicates: bool = True
     """Refuse rows that are much like a row of the seed or of this run, or like one of validation or test. Exact copies always are."""
     similarity: float = Field(default=0.7, ge=0.5, le=1)
@@ -203,6 +249,29 @@ class BudgetConfig(_Section):
     """That processes work on the run, server start and training included."""
 
 
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+
+
+class VariantsConfig(_Section):
+    """Other wordings of templates, which share each round's assignments with the ordinary ones."""
+
+    policy: Literal["even", "bandit"] = "bandit"
+    """`even` gives all wordings of a template as many assignments. `bandit` gives more to those that brought more accepted rows for their
+    tokens in the rounds before."""
+    templates: dict[str, Annotated[dict[VariantName, Path], Field(min_length=1)]] = {}
+    """By template (`"pgkd/generate"`), a file for each variant's name. The ordinary template takes part too, as `default`."""
+
+    @model_validator(mode="after")
+    def _default_is_taken(self) -> VariantsConfig:
+        for template, files in self.templates.items():
+            if "default" in files:
+                raise ValueError(
+                    f"{template}: the ordinary template takes part as `default`, so no variant has that name; choose another, or put your "
+                    "own in its place by a folder (prompts)"
+                )
+        return self
+
+
 class RunConfig(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """The run directory is `runs/NAME`."""
@@ -216,15 +285,59 @@ class RunConfig(_Section):
     prompts: Path | None = None
     """A folder with templates that take the place of those of the same name (`pgkd/generate.jinja`); `reflux prompts show` prints what is
     sent then."""
+    variants: VariantsConfig = VariantsConfig()
+    teachers: tuple[TeacherConfig, ...] = ()
+    """Further teachers beside `teacher`, as `[[teachers]]`: each writes its share, and all label together."""
+    labelling: LabellingConfig = LabellingConfig()
     gates: GatesConfig = GatesConfig()
     student: StudentConfig = StudentConfig()
     engine: EngineConfig = EngineConfig()
     budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")
+    def _method_fits(self) -> RunConfig:
+        if self.task.kind == "ner" and self.strategy.type in WITHOUT_SPANS:
+            fitting = ", ".join(name for name in METHODS if name not in WITHOUT_SPANS)
+            raise ValueError(
+                f"strategy.type = {self.strategy.type} moves and drops words, and would tear entities; "
+                f"for task.kind = ner there are {fitting}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pool_is_there(self) -> RunConfig:
         if self.strategy.type == "pool" and self.task.data.pool is None:
             raise ValueError("strategy.type = pool labels rows of task.data.pool; name the file or folder with your unlabelled texts there")
+        return self
+
+    @model_validator(mode="after")
+    def _soft_labels_are_asked_for(self) -> RunConfig:
+        if not self.labelling.soft:
+            return self
+        if self.task.kind != "classification":
+            raise ValueError("labelling.soft = true is for tasks with one label a text; leave it out where entities are marked")
+        strategy = self.strategy
+        if strategy.type not in ("evokd", "hybrid", "pool") or (strategy.type == "hybrid" and strategy.labelling == "none"):
+            raise ValueError(
+                f"labelling.soft = true, but strategy.type = {strategy.type} writes texts with their labels; "
+                'choose evokd, hybrid (with labelling = "separate") or pool, or leave it out'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_differ(self) -> RunConfig:
+        teachers = (self.teacher, *self.teachers)
+        names = [Path(teacher.model).name if Path(teacher.model).is_absolute() else teacher.model for teacher in teachers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"teachers differ by their models; given more than once: {', '.join(twice)}. Several servers of one model are a list in "
+                "teacher.endpoint"
+            )
+        if not sum(teacher.share for teacher in teachers):
+            raise ValueError("no teacher has a share of the rows to write; set teacher.share, or that of another, above 0")
+        ports = [teacher.port for teacher in teachers if teacher.port is not None and not teacher.endpoints]
+        if len(set(ports)) < len(ports):
+            raise ValueError("two teachers would start their servers on one port; give each its own, or leave `port` out")
         return self
 
 
@@ -290,10 +403,23 @@ def _with_absolute_paths(config: RunConfig, base: Path) -> RunConfig:
         update={
             "task": task,
             "prompts": config.prompts and base / config.prompts,
-            "teacher": config.teacher.model_copy(update={"model": resolve_model(config.teacher.model, base)}),
+            "variants": config.variants.model_copy(
+                update={
+                    "templates": {
+                        template: {name: base / path for name, path in files.items()}
+                        for template, files in config.variants.templates.items()
+                    }
+                }
+            ),
+            "teacher": _with_absolute_model(config.teacher, base),
+            "teachers": tuple(_with_absolute_model(teacher, base) for teacher in config.teachers),
             "student": config.student.model_copy(update={"encoder": resolve_model(config.student.encoder, base)}),
         }
     )
+
+
+def _with_absolute_model(teacher: TeacherConfig, base: Path) -> TeacherConfig:
+    return teacher.model_copy(update={"model": resolve_model(teacher.model, base)})
 
 
 def resolve_model(name: str, base: Path) -> str:

@@ -1,4 +1,6 @@
-"""A run's progress on a terminal: one live line, and a line for each round. Without a terminal, the lines for rounds alone."""
+"""Progress on a terminal: the dashboard for a run, one live line for shorter work. Without a terminal, or where the user wants it plain,
+a line for each round.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,22 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from engine.dashboard import Dashboard
 from engine.display import bar, inert, row_counts
-from engine.progress import Progress
+from engine.progress import Progress, Silent
 from engine.records import RoundRecord, RowCounts
 from engine.reports import WeaknessReport
+
+
+@contextmanager
+def run_progress(console: Console, *, plain: bool = False) -> Generator[Progress]:
+    """The dashboard of a run on `console` (standard error), until the block is left; plain lines where nothing can be drawn."""
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        yield _Lines(console)
+        return
+    dashboard = Dashboard(console)
+    with dashboard.screen:
+        yield dashboard
 
 
 @contextmanager
@@ -29,24 +43,15 @@ def console_progress(console: Console) -> Generator[Progress]:
         yield _Live(console, bars)
 
 
-class _Lines:
+class _Lines(Silent):
     """Plain lines for what is worth keeping in a log: rounds, reports, notices."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.perf_counter()
 
-    def phase(self, text: str) -> None:
-        pass
-
     def notice(self, text: str) -> None:
         self._print(Text(f"note: {text}"))
-
-    def round_started(self, round: int, num_rows: int) -> None:
-        pass
-
-    def assignment_done(self, rows: RowCounts) -> None:
-        pass
 
     def round_done(self, record: RoundRecord) -> None:
         self._print(_round_line(record))
@@ -59,7 +64,7 @@ class _Lines:
         self._console.print(Text(clock) + inert(text.plain, max_chars=2000), soft_wrap=True, highlight=False)
 
 
-class _Live:
+class _Live(Silent):
     """The phase and the round's rows in a line that is redrawn at a fixed rate; rounds stay above it."""
 
     def __init__(self, console: Console, bars: Bars) -> None:

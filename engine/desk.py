@@ -8,18 +8,20 @@ that has ended before (a replayed round) keeps its end.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import Protocol
 
-from engine.gates import Gatekeeper, Refusal
+from engine.gates import Gates, Refusal
 from engine.prompting import Prompt, Prompter
 from engine.records import (
     Assignment,
     Call,
     Candidate,
     Completion,
+    Failure,
     FinishReason,
     Origin,
     Outcome,
@@ -51,7 +53,7 @@ class Desk:
         self,
         strategy: Strategy,
         prompter: Prompter,
-        gatekeeper: Gatekeeper,
+        gatekeeper: Gates,
         store: Store,
         send: Send,
         *,
@@ -70,6 +72,8 @@ class Desk:
         """Spent on what was answered: parsing, gates, records."""
         self.storing_s = 0.0
         """Waited for the store to take a call, in all assignments together."""
+        self.lost = Counter[str]()
+        """Rows that did not become samples, by reason; `missing` are those that a reply ended before."""
 
     async def work_off(self, assignment: Assignment, report: WeaknessReport) -> list[Call]:
         """All calls it took; what they brought is in the store's hands when this returns."""
@@ -79,7 +83,8 @@ class Desk:
 
         async def send(prompt: Prompt, request: Request) -> Answer:
             nonlocal resumed
-            self.handling_s += self._clock() - resumed
+            self.handling_s += (begun := self._clock()) - resumed
+            resumed = begun  # others of the assignment may be sent before this is answered
             # Who has begun goes on before another begins: fewer are open at once, and none waits behind all new ones.
             outcome = await self._send(request, len(answers)) if prompt.reply is None else await self._reply(request, prompt.reply)
             resumed = self._clock()
@@ -88,10 +93,11 @@ class Desk:
 
         async def ask(prompt: Prompt) -> Answer:
             nonlocal turn
-            request = self._prompter.request(prompt, series=f"{assignment.round} {turn}", draw=assignment.number)
+            prompt = self._prompter.word(prompt, assignment)
+            request = self._prompter.assigned(prompt, assignment, turn)
             turn += 1
             answer = await send(prompt, request)
-            while _is_cut_off(answer.outcome) and (more := self._with_more_tokens(answer.request)) is not None:
+            while prompt.code is None and _is_cut_off(answer.outcome) and (more := self._with_more_tokens(answer.request)) is not None:
                 longer = await send(prompt, more)
                 if not isinstance(longer.outcome, Completion):
                     break  # no place for more in the teacher's context: what was written has to do
@@ -103,9 +109,13 @@ class Desk:
         assert num_rows == assignment.num_rows, f"{self._strategy.name}: {num_rows} rows asked for, {assignment.num_rows} planned"
         calls: list[Call] = []
         for answer in answers:
+            if answer.prompt.is_once and self._store.round_of(answer.request.id) not in (None, assignment.round):
+                continue  # asked, and counted, in an earlier round
             part = written.get(answer.request.id)
             origin = self._origin(assignment, answer)
             rows = self._file(part.candidates, part.num_rows, origin) if part else RowCounts()
+            if rows.failed:
+                self.lost[answer.outcome.reason.value if isinstance(answer.outcome, Failure) else "missing"] += rows.failed
             call = Call(answer.request, origin, answer.outcome, rows)
             handled = self._clock()
             self.handling_s += handled - resumed
@@ -142,6 +152,7 @@ class Desk:
             for number, (candidate, ending) in enumerate(zip(candidates, endings, strict=True))
             if ending is None
         ]
+        self.lost.update(row.reason.value for row in rows if isinstance(row, Rejection))
         self._store.add_rows(request_id, rows)
         accepted = endings.count("accepted") + sum(isinstance(row, Sample) for row in rows)
         written = min(len(candidates), num_rows)

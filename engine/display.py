@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.bottleneck import Limit, combine
-from engine.provenance import CallStory, Story
+from engine.marking import write_inline
+from engine.provenance import CallStory, Row, Story
 from engine.records import Completion, Failure, FinishReason, Outcome, RoundRecord, RowCounts
 from engine.replay import Replayed
 from engine.reports import FinalReport, Scores, WeaknessReport
@@ -195,7 +196,7 @@ def story_view(story: Story) -> RenderableType:
     if call is not None and isinstance(call.outcome, Completion):
         parts += ["", Text("Reply", style="bold"), _in_full(call.outcome.text)]
     if story.siblings:
-        lines = [(row.id.rpartition("-")[2], row.ending, row.label, row.text or row.raw) for row in story.siblings]
+        lines = [(row.id.rpartition("-")[2], row.ending, row.label, _marked(row) or row.raw) for row in story.siblings]
         title = "Other rows of the call" if story.row else "Rows of the call"
         parts += ["", plain_table(("place", "ended", "label", "text"), lines, title=title)]
     if story.calls:
@@ -220,7 +221,12 @@ def _row_facts(story: Story) -> list[tuple[str, object]]:
     if row is None:
         return []
     refusal = [("Refused", row.detail), ("Written", row.raw)] if row.detail is not None else []
-    return [("Label", row.label), ("Text", row.text), *refusal]
+    return [*([("Label", row.label)] if row.label or not row.spans else []), ("Text", _marked(row)), *refusal]
+
+
+def _marked(row: Row) -> str:
+    """The text, with its entities between tags."""
+    return write_inline(row.text, row.spans) if row.spans else row.text
 
 
 def _asking_facts(story: Story) -> list[tuple[str, object]]:
@@ -251,6 +257,7 @@ def _call_facts(call: CallStory) -> list[tuple[str, object]]:
         ("Request", call.request_id),
         ("Sampling", drawn),
         *([("JSON schema", sampling.json_schema)] if sampling.json_schema else []),
+        *([("Codes", f"{sampling.regex}, {sampling.top_logprobs} log-probabilities a token")] if sampling.regex else []),
         ("Came back", f"{_outcome(call.outcome)}{detail}; {took}"),
         ("Rows", row_counts(call.rows)),
     ]
@@ -259,7 +266,8 @@ def _call_facts(call: CallStory) -> list[tuple[str, object]]:
 def _outcome(outcome: Outcome) -> str:
     if isinstance(outcome, Failure):
         return f"failed ({outcome.reason})"
-    ended = "cut off by max_tokens" if outcome.finish_reason is FinishReason.LENGTH else "whole"
+    # An answer by a code is as long as the code, and ends so.
+    ended = "cut off by max_tokens" if outcome.finish_reason is FinishReason.LENGTH and not outcome.logprobs else "whole"
     return f"{ended}, {outcome.usage.prompt_tokens} prompt and {outcome.usage.completion_tokens} completion tokens"
 
 

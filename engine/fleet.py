@@ -1,12 +1,16 @@
-"""The servers of a run, each as a lane: one of our own that is brought back when it dies, or those that the user names."""
+"""The servers of a run, each as a lane: one of our own that is brought back when it dies, or those that the user names.
+
+A fleet is the servers of one teacher. Where a run has several, the first has the others beside it; each is its own, so that two servers of
+ours are started one after the other (the second sees what memory the first has left) and brought back one by one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.batcher import Batcher
@@ -14,12 +18,14 @@ from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, TeacherConfig
 from engine.discovery import find_models
 from engine.endpoint import Endpoint, configured_endpoints
+from engine.errors import UserError
 from engine.lane import Lane
 from engine.progress import Progress
 from engine.revision import find_revision
 from engine.rundir import RunDir
 from engine.server import VllmServer
 from engine.supervisor import Supervisor
+from engine.switchboard import Switchboard
 from engine.teacher import HttpTeacher
 
 NoteServer = Callable[[dict[str, Any]], None]
@@ -28,7 +34,7 @@ NoteServer = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Servers that answer, by the time they were looked at."""
+    """Servers of one teacher that answer, by the time they were looked at."""
 
     lanes: tuple[Lane, ...]
     model: str
@@ -37,9 +43,27 @@ class Fleet:
     _stall_timeout_s: float
     _progress: Progress
     _note: NoteServer
+    others: tuple[Fleet, ...] = ()
+    """Of the run's other teachers, in the order of the configuration."""
 
-    async def watch(self, batcher: Batcher) -> None:
+    @property
+    def all(self) -> tuple[Fleet, ...]:
+        return (self, *self.others)
+
+    @property
+    def all_lanes(self) -> tuple[Lane, ...]:
+        return tuple(lane for fleet in self.all for lane in fleet.lanes)
+
+    async def watch(self, batcher: Batcher | Switchboard) -> None:
         """Runs beside the work; ServerError when a server of ours is beyond help. Those of the user are not ours to mend."""
+        if not self.others:
+            return await self._watch(batcher)
+        async with asyncio.TaskGroup() as group:
+            for fleet in self.all:
+                group.create_task(fleet._watch(batcher))
+        return None
+
+    async def _watch(self, batcher: Batcher | Switchboard) -> None:
         if self._server is None:
             return
         (lane,) = self.lanes
@@ -67,10 +91,29 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(
-    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer
+    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer, others: Sequence[TeacherConfig] = ()
 ) -> AsyncGenerator[Fleet]:
-    """Starts or finds the servers; inside the block they can be asked."""
+    """Starts or finds the servers, also those of other teachers; inside the block they can be asked."""
     _allow_connections()
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(_open(config, engine, run, progress, note, "server.log"))
+        for number, other in enumerate(others, start=2):
+
+            def note_other(server: dict[str, Any], other: TeacherConfig = other) -> None:
+                # Apart from the first teacher's, whose revision is the run's.
+                note({"other_teacher": other.model, **{name: value for name, value in server.items() if name != "revision"}})
+
+            opened = await stack.enter_async_context(_open(other, engine, run, progress, note_other, f"server-{number}.log"))
+            if opened.model in [known.model for known in fleet.all]:
+                raise UserError(f"two teachers are called {opened.model!r} by their servers; a run tells its teachers apart by that name")
+            fleet = replace(fleet, others=(*fleet.others, opened))
+        yield fleet
+
+
+@asynccontextmanager
+async def _open(
+    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer, log: str
+) -> AsyncGenerator[Fleet]:
     async with AsyncExitStack() as stack:
         if config.endpoints:
             server = None
@@ -79,7 +122,7 @@ async def open_fleet(
             for endpoint in endpoints:
                 note({"endpoint": endpoint.base_url, "model": endpoint.model})
         else:
-            server = await stack.enter_async_context(_start(config, run, progress, note))
+            server = await stack.enter_async_context(_start(config, run, progress, note, log))
             endpoints = [server.endpoint]
         lanes: list[Lane] = []
         for endpoint in endpoints:
@@ -92,11 +135,11 @@ async def open_fleet(
 
 
 @asynccontextmanager
-async def _start(config: TeacherConfig, run: RunDir, progress: Progress, note: NoteServer) -> AsyncGenerator[VllmServer]:
+async def _start(config: TeacherConfig, run: RunDir, progress: Progress, note: NoteServer, log: str) -> AsyncGenerator[VllmServer]:
     def show(phase: str) -> None:
         progress.phase(f"vLLM: {phase}")
 
-    async with VllmServer(config, run=run.root, log=run.logs / "server.log", on_phase=show, on_notice=progress.notice) as server:
+    async with VllmServer(config, run=run.root, log=run.logs / log, on_phase=show, on_notice=progress.notice) as server:
         launch = server.launch
         note(
             {

@@ -6,17 +6,17 @@ same rows admitted in the same order give the same decisions, so a resumed run b
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from engine.marking import MarkingError, check_spans
 from engine.near_duplicates import REMEMBERED_ROWS, NearDuplicates, Sketches, sketch
 from engine.records import Candidate, RejectionReason
+from engine.scripts import main_script
 
-_NOT_WORD = re.compile(r"[\W_]+")
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
 """What `comparable` makes of each ASCII character."""
 _DIGEST_MASK = (1 << 60) - 1
@@ -32,7 +32,8 @@ class Refusal(NamedTuple):
 
 
 def comparable(text: str) -> str:
-    """The text without case, punctuation and spacing: two rows with the same comparable text are one row written twice.
+    """The text without case, punctuation, spacing and what cannot be seen: two rows with the same comparable text are one row written
+    twice. Pictures count: with another emoji a message may say the opposite.
 
     A text of punctuation alone is compared as it stands.
     """
@@ -40,20 +41,60 @@ def comparable(text: str) -> str:
         # What the rest says, at a third of the time; most rows are ASCII, and every row comes by here.
         return b" ".join(text.encode().translate(_ASCII_WORDS).split()).decode() or text.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return _NOT_WORD.sub(" ", folded).strip() or folded.strip()
+    return " ".join(folded.translate(_WORDS).split()) or folded.strip()
 
 
-def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int) -> Refusal | None:
-    """The gates that need nothing but the row and the task."""
+class _Words(dict[int, str]):
+    """What `comparable` makes of each character, found out when it first comes up."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        category = unicodedata.category(character)
+        if category == "Cf" or unicodedata.name(character, "").startswith("VARIATION SELECTOR"):
+            made = ""
+        elif character.isalnum() or category in ("Mn", "Mc"):
+            # Marks belong to the word they stand in: without its vowel signs, most of Hindi would be one word.
+            made = character
+        else:
+            made = f" {character} " if category == "So" else " "
+        self[code] = made
+        return made
+
+
+_WORDS = _Words()
+
+
+def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int, *, marks_spans: bool = False) -> Refusal | None:
+    """The gates that need nothing but the row and the task. `marks_spans`: `labels` are types of entities, and a row has no label."""
     if row.problem is not None:
         return Refusal(row.reason, row.problem)
-    if row.label not in labels:
+    if marks_spans and (refusal := _check_marks(row, labels)) is not None:
+        return refusal
+    if not marks_spans and row.label not in labels:
         return Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
     if not row.text:
         return Refusal(RejectionReason.EMPTY, "no text")
     if len(row.text) > max_text_chars:
         return Refusal(RejectionReason.TOO_LONG, f"{len(row.text)} characters, at most {max_text_chars}")
     return None
+
+
+def _check_marks(row: Candidate, types: frozenset[str]) -> Refusal | None:
+    if row.annotation is None:
+        return Refusal(RejectionReason.UNLABELLED, "its entities were not marked")
+    try:
+        check_spans(row.text, row.annotation.spans, types)
+    except MarkingError as error:
+        return Refusal(RejectionReason.SPANS, str(error))
+    return None
+
+
+class Gates(Protocol):
+    """Who judges the rows of a run."""
+
+    def judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
+        """In the order of the rows, which are of one reply; None admits one."""
+        ...
 
 
 class Gatekeeper:
@@ -72,13 +113,18 @@ class Gatekeeper:
         held_out: Iterable[str],
         similarity: float | None = None,
         remembered_rows: int = REMEMBERED_ROWS,
+        marks_spans: bool = False,
+        scripts: frozenset[str] = frozenset(),
     ) -> None:
-        """`known`: texts of the seed and then of the rows admitted earlier, in their order; `held_out`: texts of validation and test.
+        """`labels` and `marks_spans` as of `check_shape`; `known`: texts of the seed and then of the rows admitted earlier, in their order;
+        `held_out`: texts of validation and test; `scripts`: those that rows may be written in (`engine.scripts`), empty for any.
 
         `similarity`: from which estimate on a row is a near duplicate; None looks for exact ones only. Each of `known` is read once and
         not kept, so a million rows may come from a generator; with near duplicates they take half a minute: build it in a thread.
         """
         self._labels = frozenset(labels)
+        self._scripts = scripts
+        self._marks_spans = marks_spans
         self._max_text_chars = max_text_chars
         held_out_texts = {_digest(text): text for text in map(comparable, held_out)}
         self._held_out = frozenset(held_out_texts)
@@ -105,7 +151,7 @@ class Gatekeeper:
         return [refusal for part in slices for refusal in self._judge(part)]
 
     def _judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
-        refusals = [check_shape(row, self._labels, self._max_text_chars) for row in rows]
+        refusals = [self._check_row(row) for row in rows]
         texts = {number: comparable(rows[number].text) for number, refusal in enumerate(refusals) if refusal is None}
         digests = {number: _digest(text) for number, text in texts.items()}
         for number, digest in digests.items():
@@ -123,6 +169,12 @@ class Gatekeeper:
         if look is not None:
             look.keep_admitted()
         return refusals
+
+    def _check_row(self, row: Candidate) -> Refusal | None:
+        refusal = check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans)
+        if refusal is not None or not self._scripts or (script := main_script(row.text)) is None or script in self._scripts:
+            return refusal
+        return Refusal(RejectionReason.SCRIPT, f"mainly {script.title()}, the seed is {', '.join(sorted(self._scripts)).title()}")
 
     def _check_copy(self, digest: int) -> Refusal | None:
         if digest in self._held_out:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain, takewhile
 
 from engine.batcher import Batcher, Ceiling
@@ -21,15 +22,18 @@ from engine.config import RunConfig
 from engine.crew import Crew
 from engine.desk import Desk
 from engine.fleet import Fleet
-from engine.gates import Gatekeeper
+from engine.gates import Gatekeeper, Gates
 from engine.lanes import Observed
 from engine.progress import Progress
-from engine.prompting import open_prompter
+from engine.prompting import Prompter, open_prompter
 from engine.records import Assignment, Call, RoundRecord, TaskSpec
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
-from engine.store import Store, read_rounds, read_texts
+from engine.scripts import main_scripts
+from engine.store import Store, read_rounds, read_texts, read_yields
 from engine.strategies import Strategy, make_strategy
+from engine.switchboard import Switchboard
+from engine.variants import Allotment
 from engine.watcher import Watcher
 
 
@@ -37,11 +41,21 @@ class Generation:
     """Asks for one round after another."""
 
     def __init__(
-        self, strategy: Strategy, desk: Desk, crew: Crew, store: Store, batcher: Batcher, watcher: Watcher, budget: Budget
+        self,
+        strategy: Strategy,
+        desk: Desk,
+        crew: Crew,
+        store: Store,
+        batcher: Switchboard,
+        watcher: Watcher,
+        budget: Budget,
+        learn: Callable[[int], None] | None = None,
     ) -> None:
+        """`learn` is told of each round that begins, in a thread: what is known by then may decide how it is asked."""
         self.batcher = batcher
         self.budget = budget
-        self._watcher = watcher
+        self.watcher = watcher
+        self._learn = learn
         self._strategy = strategy
         self._desk = desk
         self._crew = crew
@@ -52,13 +66,20 @@ class Generation:
         """The last completed round; 0 before the first."""
         return self._store.last_round
 
+    @property
+    def num_open(self) -> int:
+        """Between two rounds: answers that an earlier process has left of a round in progress, and whose calls are not committed."""
+        return self._store.num_open
+
     async def ask_round(
         self, round: int, report: WeaknessReport, progress: Progress, earlier: Sequence[WeaknessReport] = ()
     ) -> RoundRecord:
         """Returns when all of the round's rows are committed. `earlier`: the reports before this one, from round 0 on."""
         started = time.perf_counter()
         progress.round_started(round, self._strategy.rows_per_round)
-        meter = self._watcher.meter = FlowMeter()
+        if self._learn is not None:
+            await asyncio.to_thread(self._learn, round)
+        meter = self.watcher.meter = FlowMeter()
 
         async def carry_out(assignment: Assignment) -> list[Call]:
             calls = await self._desk.work_off(assignment, report)
@@ -67,7 +88,7 @@ class Generation:
 
         plan = takewhile(lambda _: self.budget.begin(), self._strategy.plan(round, report, earlier))
         tally = await self._crew.work_off(plan, carry_out, progress.assignment_done)
-        self._watcher.meter = None
+        self.watcher.meter = None
         flow = meter.flow()
         record = RoundRecord(
             round=round,
@@ -88,34 +109,56 @@ class Generation:
 
 @asynccontextmanager
 async def open_generation(
-    config: RunConfig, task: TaskSpec, run: RunDir, fleet: Fleet, worked_s: float = 0.0
+    config: RunConfig,
+    task: TaskSpec,
+    run: RunDir,
+    fleet: Fleet,
+    worked_s: float = 0.0,
+    *,
+    make: Callable[[RunConfig, TaskSpec, Prompter], Strategy] = make_strategy,
+    guard: Callable[[RunConfig, TaskSpec, RunDir], Gates] | None = None,
 ) -> AsyncGenerator[Generation]:
-    """Inside the block rounds can be asked; leaving it in peace seals what is buffered. `worked_s`: on the run by now."""
+    """Inside the block rounds can be asked; leaving it in peace seals what is buffered. `worked_s`: on the run by now.
+
+    `make` and `guard` are called in a thread; without the latter the gates are those of the configuration.
+    """
     async with Store(run) as store:
         crew = Crew(limit=lambda: batcher.limit)
         ceilings = make_ceilings(config.engine)
         batcher = make_batcher(config, fleet, store, ceilings, lambda lane, observation: watcher.observed(lane, observation))
-        prompter = open_prompter(config, fleet.model)
-        strategy = await asyncio.to_thread(make_strategy, config, task, prompter)
-        gatekeeper = await asyncio.to_thread(make_gatekeeper, config, task, run)
+        prompter = open_prompter(config, fleet.model, others=[other.model for other in fleet.others])
+        strategy = await asyncio.to_thread(make, config, task, prompter)
+        gatekeeper = await asyncio.to_thread(guard or make_gatekeeper, config, task, run)
         desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
         watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
         async with batcher:
             budget = Budget(config.budget, read_rounds(run), worked_s)
-            yield Generation(strategy, desk, crew, store, batcher, watcher, budget)
+            allotment = prompter.allotment
+            learn = partial(_learn, allotment, run) if allotment is not None and allotment.learns else None
+            yield Generation(strategy, desk, crew, store, batcher, watcher, budget, learn)
 
 
-def make_batcher(config: RunConfig, fleet: Fleet, store: Store, ceilings: Sequence[Ceiling], observed: Observed) -> Batcher:
+def _learn(allotment: Allotment, run: RunDir, round: int) -> None:
+    """A bandit over wordings goes by what they have brought in complete rounds."""
+    allotment.learn(read_yields(run, round))
+
+
+def make_batcher(config: RunConfig, fleet: Fleet, store: Store, ceilings: Sequence[Ceiling], observed: Observed) -> Switchboard:
     """For the servers of the fleet; what they answer is recorded in the store, and replayed from it. `observed` as of Batcher."""
-    return Batcher(
-        fleet.lanes,
-        attempts=config.engine.attempts,
-        random=random.Random(config.seed),
-        record=store.record,
-        replay=store.replay,
-        ceilings=ceilings,
-        patience_s=config.engine.server_patience_s,
-        observed=observed,
+    return Switchboard(
+        {
+            teacher.model: Batcher(
+                teacher.lanes,
+                attempts=config.engine.attempts,
+                random=random.Random(config.seed),
+                record=store.record,
+                replay=store.replay,
+                ceilings=ceilings,
+                patience_s=config.engine.server_patience_s,
+                observed=observed,
+            )
+            for teacher in fleet.all
+        }
     )
 
 
@@ -129,4 +172,6 @@ def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeepe
         held_out=held_out,
         similarity=config.gates.similarity if config.gates.near_duplicates else None,
         remembered_rows=config.gates.remembered_rows,
+        marks_spans=task.kind == "ner",
+        scripts=main_scripts(row.text for row in task.seed) if config.gates.scripts else frozenset(),
     )

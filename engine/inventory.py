@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from engine.errors import RefluxError, UserError
 from engine.manifest import Manifest
+from engine.purpose import is_done
 from engine.records import Finish
 from engine.retention import Part, file_bytes, file_statuses, freed_parts, part_bytes
 from engine.rundir import RunDir, read_json
@@ -118,7 +119,7 @@ def _describe(run: RunDir) -> RunInfo:
     return RunInfo(
         name=run.root.resolve().name,
         path=str(run.root),
-        state=_state(run, holders, problems),
+        state=find_state(run, holders, problems),
         problem=problems[0] if problems else None,
         holders=tuple(holders),
         freed=tuple(part for part in Part if part in freed),
@@ -132,12 +133,13 @@ def _describe(run: RunDir) -> RunInfo:
     )
 
 
-def _state(run: RunDir, holders: Sequence[str], problems: Sequence[str]) -> State:
+def find_state(run: RunDir, holders: Sequence[str], problems: Sequence[str] = ()) -> State:
+    """`holders` as of `RunDir.holders`; `problems` are what of it cannot be read."""
     if {"engine", "student"} & set(holders):
         return State.RUNNING
     if problems:
         return State.BROKEN
-    return State.FINISHED if run.summary.exists() else State.STOPPED
+    return State.FINISHED if is_done(run) else State.STOPPED
 
 
 def _num_rows(run: RunDir) -> int:

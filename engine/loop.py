@@ -18,11 +18,13 @@ from engine.config import RunConfig
 from engine.errors import RefluxError, StoreError
 from engine.fleet import open_fleet
 from engine.generation import open_generation
+from engine.heartbeat import keep_status
 from engine.manifest import Manifest, begin, note_server, note_work
 from engine.progress import Progress
 from engine.records import Finish, TaskSpec
 from engine.replay_plan import refuse_open_replay
 from engine.rundir import RunDir, read_json, write_json
+from engine.scoreboard import Scoreboard
 from engine.stopping import Patience, best_round
 from engine.store import read_rounds
 from engine.student_process import WORKER, StudentProcess
@@ -41,20 +43,22 @@ async def run_loop(
         run.clear_temporaries()
         refuse_open_replay(run)
         manifest = begin(run, config, task, progress.notice)
-        with _counted_work(run), single_errors():
-            async with StudentProcess(run, student_program) as student:
-                if not run.finish.exists():
-                    await _teach(config, task, run, student, progress, manifest.wall_s)
-                finish = read_json(run.finish, Finish)
-                reports = [await student.report(round) for round in range(finish.rounds + 1)]
-                progress.phase("scoring on test")
-                final = await student.final_report()
-        summary = summarize(config, read_json(run.run_json, Manifest), finish, final, reports, read_rounds(run), run.root)
-        write_json(run.summary, summary)
+        async with keep_status(run, config, progress, manifest.wall_s) as board:
+            with counted_work(run), single_errors():
+                async with StudentProcess(run, student_program) as student:
+                    board.pids["student"] = student.pid
+                    if not run.finish.exists():
+                        await _teach(config, task, run, student, board, manifest.wall_s)
+                    finish = read_json(run.finish, Finish)
+                    reports = [await student.report(round) for round in range(finish.rounds + 1)]
+                    board.phase("scoring on test")
+                    final = await student.final_report()
+            summary = summarize(config, read_json(run.run_json, Manifest), finish, final, reports, read_rounds(run), run.root)
+            write_json(run.summary, summary)
         return summary
 
 
-async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Progress, worked_s: float) -> None:
+async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Scoreboard, worked_s: float) -> None:
     """Rounds until it is time to stop; finish.json says why. `worked_s`: by earlier processes."""
     started = time.perf_counter()
     if not config.strategy.rounds:
@@ -65,9 +69,12 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         # The student learns the seed rows while the server starts. In a group, so that either's failure ends the other's start.
         first_report = group.create_task(student.report(0))
-        fleet = await stack.enter_async_context(open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run)))
+        fleet = await stack.enter_async_context(
+            open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run), config.teachers)
+        )
         worked_s += time.perf_counter() - started
         generation = await stack.enter_async_context(open_generation(config, task, run, fleet, worked_s))
+        progress.watch(fleet.all_lanes, generation.batcher.statistics, generation.watcher)
         watch = group.create_task(fleet.watch(generation.batcher))
         patience = Patience(config.strategy.rounds, config.strategy.patience, config.strategy.reset_patience)
 
@@ -88,7 +95,7 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
 
 
 @contextmanager
-def _counted_work(run: RunDir) -> Generator[None]:
+def counted_work(run: RunDir) -> Generator[None]:
     """Adds the time spent inside to the run's, also when it is stopped (not when it is killed)."""
     started = time.perf_counter()
     try:

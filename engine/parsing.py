@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from engine.records import Candidate
+from engine.marking import MarkingError, Mention, find_entities, read_inline
+from engine.records import Annotation, Candidate, Marking, RejectionReason, Span
 
 _MAX_RAW_CHARS = 10_000
 """Longest raw piece kept with a broken row; the whole reply stands in the calls table."""
@@ -39,6 +40,10 @@ _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _ROW = msgspec.json.Decoder(_Row)
 
 
+Marks: TypeAlias = tuple[Span, ...] | MarkingError | None
+"""The entities of a text, or why they cannot be read; None where nothing, or more than one thing, was said of it."""
+
+
 class _Piece(NamedTuple):
     """What stands in one place of a reply."""
 
@@ -59,25 +64,28 @@ def parse_texts(reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
     return [_text(piece, kinds) for piece in _pieces(reply, strings=True)]
 
 
+def parse_marked_rows(reply: str, types: Collection[str], marking: Marking) -> list[Candidate]:
+    """Candidates with spans instead of labels. A row that lists its entities is read so, however they were to be marked."""
+    return [_marked_row(piece, types, marking) for piece in _pieces(reply, strings=marking == "inline")]
+
+
 def parse_labels(reply: str, num_texts: int) -> list[str | None]:
     """The label of each text, by its number (from 1) or, where every text got one and none has a number, by its place.
 
     None for a text that got none, or different ones.
     """
-    numbered: dict[int, set[str]] = {}
-    in_order: list[str | None] = []
-    for piece in _pieces(reply, strings=True):
-        row = cast(dict[str, object], piece.value) if isinstance(piece.value, dict) else {"label": piece.value}
-        label, number = row.get("label"), row.get("number")
-        if not isinstance(label, str):
-            in_order.append(None)
-        elif type(number) is int:  # not a bool, which is one
-            numbered.setdefault(number, set()).add(label)
-        else:
-            in_order.append(label)
-    if not numbered and len(in_order) == num_texts:
-        return in_order
-    return [labels.pop() if len(labels := numbered.get(number, set[str]())) == 1 else None for number in range(1, num_texts + 1)]
+    answers = _answers(reply, num_texts, "label", lambda row: isinstance(row.get("label"), str))
+    found = [{row["label"] for row in rows if isinstance(row.get("label"), str)} for rows in answers]
+    return [labels.pop() if len(labels) == 1 else None for labels in found]
+
+
+def parse_marks(reply: str, texts: Sequence[str], types: Collection[str], marking: Marking) -> list[Marks]:
+    """The entities of each text, by its number or place as above.
+
+    Where a text was repeated with tags, and not to the letter, what stands between them is looked for in the text as it was given.
+    """
+    answers = _answers(reply, len(texts), "text", lambda row: isinstance(row.get("entities"), list) or isinstance(row.get("text"), str))
+    return [_marks(text, rows, types, marking) for text, rows in zip(texts, answers, strict=True)]
 
 
 def parse_strings(reply: str, at_most: int) -> list[str]:
@@ -144,8 +152,8 @@ def _objects(reply: str) -> Iterator[_Piece]:
 
 
 def _unwrap(value: dict[str, object], raw: str) -> list[_Piece]:
-    """The row itself, or the rows of an object that is only a wrapper (`{"rows": [...]}`)."""
-    inner = next(iter(value.values())) if len(value) == 1 else None
+    """The row itself, or the rows of an object that is only a wrapper (`{"rows": [...]}`). The entities of a text are no wrapper."""
+    inner = next(iter(value.values())) if len(value) == 1 and "entities" not in value else None
     if isinstance(inner, list):
         return [_Piece(json.dumps(row), row) for row in cast(list[object], inner)]
     return [_Piece(raw, value)]
@@ -174,6 +182,76 @@ def _text(piece: _Piece, kinds: tuple[str, ...]) -> Candidate:
         return _broken(piece.raw, 'no string "text"')
     weakness = kind if isinstance(kind, str) and kind in kinds else ""
     return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), weakness=weakness)
+
+
+def _marked_row(piece: _Piece, types: Collection[str], marking: Marking) -> Candidate:
+    if piece.problem is not None:
+        return _broken(piece.raw, piece.problem)
+    row = cast(dict[str, object], piece.value) if isinstance(piece.value, dict) else {"text": piece.value}
+    text, entities = row.get("text"), row.get("entities")
+    if not isinstance(text, str):
+        return _broken(piece.raw, 'no string "text"')
+    try:
+        if marking == "inline" and not isinstance(entities, list):
+            text, spans = read_inline(text, types)
+        else:
+            text = text.strip()
+            spans = find_entities(text, _mentions(entities), types)
+    except _SchemaError as error:
+        return _broken(piece.raw, str(error))
+    except MarkingError as error:
+        return Candidate(piece.raw[:_MAX_RAW_CHARS], problem=str(error), reason=RejectionReason.SPANS)
+    return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text, annotation=Annotation(spans))
+
+
+def _marks(text: str, answers: Sequence[dict[str, Any]], types: Collection[str], marking: Marking) -> Marks:
+    if not answers or any(row != answers[0] for row in answers):
+        return None
+    entities, said = answers[0].get("entities"), answers[0].get("text")
+    try:
+        if isinstance(said, str) and marking == "inline" and not isinstance(entities, list):
+            repeated, spans = read_inline(said, types)
+            if repeated == text:
+                return spans
+            return find_entities(text, [Mention(repeated[span.start : span.end], span.type) for span in spans], types)
+        return find_entities(text, _mentions(entities), types)
+    except _SchemaError:
+        return None
+    except MarkingError as error:
+        return error
+
+
+class _SchemaError(Exception):
+    """A list of entities is none."""
+
+
+def _mentions(entities: object) -> list[Mention]:
+    if not isinstance(entities, list):
+        raise _SchemaError('no list "entities"')
+    mentions: list[Mention] = []
+    for entity in cast(list[object], entities):
+        fields = cast(dict[str, object], entity) if isinstance(entity, dict) else {}
+        text, type, nth = fields.get("text"), fields.get("type"), fields.get("nth")
+        if not isinstance(text, str) or not isinstance(type, str):
+            raise _SchemaError('an entity without a string "text" or "type"')
+        mentions.append(Mention(text, type, nth if isinstance(nth, int) and not isinstance(nth, bool) else None))
+    return mentions
+
+
+def _answers(reply: str, num_texts: int, bare: str, is_answer: Callable[[dict[str, Any]], bool]) -> list[list[dict[str, Any]]]:
+    """What was said of each text. `bare`: the field that a value without an object stands for."""
+    numbered: dict[int, list[dict[str, Any]]] = {}
+    in_order: list[dict[str, Any]] = []
+    for piece in _pieces(reply, strings=True):
+        row = cast(dict[str, Any], piece.value) if isinstance(piece.value, dict) else {bare: piece.value}
+        number = row.get("number")
+        if is_answer(row) and type(number) is int:  # not a bool, which is one
+            numbered.setdefault(number, []).append(row)
+        else:
+            in_order.append(row)
+    if not numbered and len(in_order) == num_texts:
+        return [[row] for row in in_order]
+    return [numbered.get(number, []) for number in range(1, num_texts + 1)]
 
 
 def _broken(raw: str, problem: str) -> Candidate:

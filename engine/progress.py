@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.records import RoundRecord, RowCounts
 from engine.reports import WeaknessReport
+from engine.status import Status
 
 
 class Progress(Protocol):
     """Called from the event loop; must return at once."""
+
+    def follow(self, now: Callable[[], Status]) -> None:
+        """From now on `now` tells how the run stands: what it knew a moment ago, at once, in any thread."""
+        ...
 
     def phase(self, text: str) -> None:
         """What is being done now, in a few words."""
@@ -30,6 +36,9 @@ class Progress(Protocol):
 
 class Silent:
     """Tells nobody."""
+
+    def follow(self, now: Callable[[], Status]) -> None:
+        pass
 
     def phase(self, text: str) -> None:
         pass

@@ -13,12 +13,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from engine.endpoint import served_name
 from engine.errors import UserError
 from engine.manifest import Manifest
-from engine.records import Call, Message, Origin, Outcome, Rejection, RowCounts, Sample, SamplingParams
+from engine.records import Annotation, Call, Message, Origin, Outcome, Rejection, RowCounts, Sample, SamplingParams, Span
 from engine.reports import ClassScore, Confusion, Scores, WeaknessReport
 from engine.rundir import RunDir, read_json
 from engine.store import read_calls, read_prompt, read_rejections, read_rounds, read_samples, run_query
+from engine.strategies.focus import BOUNDARY, CLASS, TYPE
 
 _ID = re.compile(r"([0-9a-f]{1,32})(?:-(\d+))?")
 _MAX_NEAR = 4
@@ -57,6 +59,8 @@ class Row:
     """Why it was refused."""
     raw: str | None = None
     """What stood in the reply, of a rejected row."""
+    spans: tuple[Span, ...] = ()
+    """Its entities, for tasks that mark them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ def tell(run: RunDir, id: str) -> Story:
         is_complete=origin.round in {record.round for record in read_rounds(run)},
         answers=_answers(run, origin),
         prompt=read_prompt(run, origin.prompt_hash),
-        teacher=TeacherStory(origin.teacher, manifest.config["teacher"]["model"], manifest.servers, manifest.versions),
+        teacher=TeacherStory(origin.teacher, _configured(manifest.config, origin.teacher), manifest.servers, manifest.versions),
         call=_call_story(found[0]) if found else None,
         siblings=tuple(sibling for sibling in rows if sibling is not row),
         calls=tuple(_call_story(call) for call in read_calls(run, beside) if call.outcome.request_id != request_id),
@@ -171,13 +175,23 @@ def _column(run: RunDir, sql: str, **parameters: object) -> list[str]:
 
 
 def _rows(samples: Sequence[Sample], rejections: Sequence[Rejection]) -> list[Row]:
-    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin) for row in samples]
-    rejected = [Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw) for row in rejections]
+    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin, spans=_spans(row)) for row in samples]
+    rejected = [Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw, _spans(row)) for row in rejections]
     return sorted([*accepted, *rejected], key=lambda row: int(row.id.rpartition("-")[2]))
+
+
+def _spans(row: Sample | Rejection) -> tuple[Span, ...]:
+    return (row.annotation or Annotation()).spans
 
 
 def _call_story(call: Call) -> CallStory:
     return CallStory(call.origin.request_id, call.request.sampling, call.origin.template, call.outcome, call.rows)
+
+
+def _configured(config: dict[str, Any], name: str) -> str:
+    """The configuration's model of this name in requests; the first where none has it, as servers may use names of their own."""
+    models = [str(teacher["model"]) for teacher in (config["teacher"], *config.get("teachers", ()))]
+    return next((model for model in models if served_name(model) == name), models[0])
 
 
 def _answers(run: RunDir, origin: Origin) -> Answers:
@@ -188,5 +202,9 @@ def _answers(run: RunDir, origin: Origin) -> Answers:
     # By comparing, as labels may hold any characters, those of the notation too.
     pairs = [item for item in report.confusions if origin.weakness == f"pair:{item.label}>{item.predicted}"]
     labels = {label for item in pairs for label in (item.label, item.predicted)}
-    classes = [score for score in report.classes if score.label in labels or origin.weakness == f"class:{score.label}"]
+    classes = [
+        score
+        for score in report.classes
+        if score.label in labels or origin.weakness in [f"{kind}:{score.label}" for kind in (CLASS, TYPE, BOUNDARY)]
+    ]
     return Answers(origin.weakness, origin.report, report.scores, tuple(classes), tuple(pairs))

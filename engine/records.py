@@ -9,9 +9,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
+
+TaskKind: TypeAlias = Literal["classification", "ner"]
+"""Whether a text gets one label, or the entities in it are marked."""
+Marking: TypeAlias = Literal["inline", "json"]
+"""Whether entities stand between tags in the text, or in a list beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,16 @@ class TaskSpec:
     at the end of a run. The engine holds validation and test only to refuse teacher rows that copy them.
     """
 
-    kind: Literal["classification"]
+    kind: TaskKind
     domain: str
     labels: tuple[Label, ...]
+    """Of texts; where spans are marked, the types of entities."""
     seed: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     pool: Pool | None = None
+    marking: Marking = "inline"
+    """How the teacher is asked to mark spans, where the task has any."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -103,6 +111,10 @@ class SamplingParams:
     seed: int
     json_schema: str | None = None
     """Constrains the output to JSON of this schema, itself given as JSON text; None leaves it free."""
+    regex: str | None = None
+    """Constrains the output to what this matches as a whole; beside it there is no schema."""
+    top_logprobs: int = 0
+    """Of each token written, so many of the likeliest come with their probability; 0 asks for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +136,19 @@ class Request:
         # Once, and at once: each is read many times on a request's way.
         if not self.prompt_hash:
             object.__setattr__(self, "prompt_hash", hash_messages(self.messages))
-        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, self.prompt_hash, self.sampling))))
+        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, self.prompt_hash, _sent(self.sampling)))))
+
+
+def _sent(sampling: SamplingParams) -> SamplingParams | dict[str, Any]:
+    """What is not asked for is not sent, and no part of an id: so those of requests without log-probabilities stay as they were before
+    there were any.
+    """
+    if sampling.regex is None and not sampling.top_logprobs:
+        return {name: getattr(sampling, name) for name in _ALWAYS_SENT}
+    return sampling
+
+
+_ALWAYS_SENT = ("temperature", "top_p", "max_tokens", "seed", "json_schema")
 
 
 def hash_messages(messages: tuple[Message, ...]) -> str:
@@ -164,6 +188,15 @@ class Timings:
     attempts: int
 
 
+class Alternative(NamedTuple):
+    """A token that could have been written at one place of an answer."""
+
+    token: str
+    logprob: float
+    """Natural logarithm of its probability there, as the server tells it: temperature is not in it; what constrained the answer is, with
+    vLLM, so that what was not allowed has none (-9999)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The teacher answered."""
@@ -173,6 +206,8 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    logprobs: tuple[tuple[Alternative, ...], ...] = ()
+    """For each token: the one that was written, then the others that are likeliest; empty where they were not asked for."""
 
 
 class FailureReason(StrEnum):
@@ -247,17 +282,23 @@ class RejectionReason(StrEnum):
     """Why a row that the teacher wrote was refused, or what was written was no row."""
 
     SCHEMA = "schema"
-    """Not an object with a text and a label."""
+    """Not an object with a text and a label, or with what else was asked for."""
     UNKNOWN_LABEL = "unknown_label"
     """The label is not in the taxonomy."""
+    SPANS = "spans"
+    """Marked entities that overlap, are empty, are of a type outside the taxonomy, or do not stand in the text."""
     UNLABELLED = "unlabelled"
     """A text, and no label for it from the request that was to label it."""
     DISAGREEMENT = "disagreement"
     """The label given to the text is not the one it was asked for."""
+    UNCERTAIN = "uncertain"
+    """Who labelled the text is not sure enough of any label, or not of the one it was asked for."""
     EMPTY = "empty"
     """No text but white space."""
     TOO_LONG = "too_long"
     """More characters than the task allows."""
+    SCRIPT = "script"
+    """The text is mainly written in a script that no seed row is mainly written in: the teacher slipped into another language."""
     DUPLICATE = "duplicate"
     """The text (ignoring case, spaces and punctuation) is already a row of this run or of the seed."""
     NEAR_DUPLICATE = "near_duplicate"

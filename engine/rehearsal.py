@@ -14,10 +14,12 @@ from itertools import cycle, islice
 from engine.config import RunConfig
 from engine.errors import UserError
 from engine.prompting import Prompt, open_prompter
-from engine.records import Assignment, Completion, Example, FinishReason, Message, SamplingParams, TaskSpec, Timings, Usage
+from engine.records import Assignment, Completion, Example, FinishReason, Message, SamplingParams, Span, TaskSpec, Timings, Usage
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.strategies import Answer, make_strategy
 from engine.testing.teacher import fill
+from engine.variants import DEFAULT
+from prompts import VARIANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class Rehearsal:
     turns: tuple[Turn, ...]
 
 
-def rehearse(config: RunConfig, task: TaskSpec, report: WeaknessReport, number: int = 0) -> Rehearsal:
+def rehearse(config: RunConfig, task: TaskSpec, report: WeaknessReport, number: int = 0, variant: str | None = None) -> Rehearsal:
     """The round that answers this report, and in it the assignment of this number. UserError where there is none, or a template is
     wrong.
+
+    `variant`: said in the variants of this name; None says it as the run would, were this its first round.
     """
-    prompter = open_prompter(config, config.teacher.model)
+    prompter = open_prompter(config, config.teacher.model, variant)
     strategy = make_strategy(config, task, prompter)
     round = report.round + 1
     assignments = list(strategy.plan(round, report))
@@ -56,7 +60,8 @@ def rehearse(config: RunConfig, task: TaskSpec, report: WeaknessReport, number: 
     turns: list[Turn] = []
 
     async def ask(prompt: Prompt) -> Answer:
-        request = prompter.request(prompt, series=f"{round} {len(turns)}", draw=number)
+        prompt = prompter.word(prompt, assignments[number])
+        request = prompter.assigned(prompt, assignments[number], len(turns))
         turns.append(Turn(prompt.template, request.model, request.messages, request.sampling))
         made_up = json.dumps(fill(json.loads(prompt.schema), lambda place: f"(text {place + 1})"))
         reply = made_up if prompt.reply is None else prompt.reply
@@ -71,12 +76,27 @@ def rehearse(config: RunConfig, task: TaskSpec, report: WeaknessReport, number: 
 
 def check_prompts(config: RunConfig, task: TaskSpec) -> None:
     """UserError if a template of the user's own is wrong: found before a server is started, not by the round that renders it."""
-    if config.prompts is not None and config.strategy.rows_per_round:
-        rehearse(config, task, make_up_report(config, task))
+    variants = config.variants.templates
+    if (config.prompts is not None or variants) and config.strategy.rows_per_round:
+        # The first rounds of EvoKD may be those of other methods.
+        first_rounds = config.strategy.init_rounds + 1 if config.strategy.type == "evokd" else 0
+        said = {
+            turn.template.partition("@")[0]
+            for round in {0, first_rounds}
+            for variant in {DEFAULT, *(name for files in variants.values() for name in files)}
+            for turn in rehearse(config, task, make_up_report(config, task, round), variant=variant).turns
+        }
+        for template, files in variants.items():
+            unsaid = [name for name in files if f"{template}{VARIANT}{name}" not in said]
+            if unsaid:
+                used = ", ".join(sorted(name for name in said if VARIANT not in name))
+                raise UserError(f"variants of {template}: this method never says {template}, so they cannot be compared; it says {used}")
 
 
 def make_up_report(config: RunConfig, task: TaskSpec, round: int = 0) -> WeaknessReport:
-    """Of a student that gets half of everything right and takes each label for the next; what it is wrong about is seed rows."""
+    """Of a student that gets half of everything right and takes each label, or type of entity, for the next; what it is wrong about is
+    seed rows.
+    """
     strategy, names = config.strategy, task.label_names
     taken_for = dict(zip(names, (*names[1:], names[0]), strict=True))
     support = max(1, len(task.validation) // len(names))
@@ -88,7 +108,7 @@ def make_up_report(config: RunConfig, task: TaskSpec, round: int = 0) -> Weaknes
         loss=1.0,
         scores=Scores(0.5, 0.5, 0.5, support * len(names)),
         classes=tuple(ClassScore(name, 0.5, 0.5, 0.5, support) for name in names),
-        confusions=tuple(Confusion(name, other, support // 2) for name, other in taken_for.items()),
+        confusions=tuple(Confusion(name, other, support // 2) for name, other in taken_for.items() if name != other),
         mining=strategy.mining,
         right=right,
         wrong=wrong,
@@ -102,7 +122,12 @@ def make_up_report(config: RunConfig, task: TaskSpec, round: int = 0) -> Weaknes
 def _mine(rows: Sequence[Example], count: int, start: int, predicted: Mapping[str, str]) -> tuple[MinedRow, ...]:
     """At most so many rows, each once, beginning at one of them."""
     chosen = islice(cycle(rows), start, start + min(count, len(rows)))
-    return tuple(MinedRow(row.text, row.label, predicted[row.label], 0.9) for row in chosen)
+    return tuple(_mined(row, predicted) for row in chosen)
+
+
+def _mined(row: Example, predicted: Mapping[str, str]) -> MinedRow:
+    found = tuple(Span(span.start, span.end, predicted[span.type]) for span in row.spans)
+    return MinedRow(row.text, row.label, predicted.get(row.label, ""), 0.9, row.spans, found)
 
 
 def as_text(rehearsal: Rehearsal) -> str:
@@ -119,7 +144,9 @@ def as_text(rehearsal: Rehearsal) -> str:
             f"## turn {number} of {len(rehearsal.turns)}: {turn.template}",
             f"model {turn.model}, temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, max_tokens {sampling.max_tokens}, "
             f"seed {sampling.seed}",
-            f"schema {sampling.json_schema or 'none'}",
+            f"schema {sampling.json_schema or 'none'}"
+            if sampling.regex is None
+            else f"regex {sampling.regex}, {sampling.top_logprobs} log-probabilities a token",
         ]
         for message in turn.messages:
             lines += [f"<{message.role}>", message.content]

@@ -26,6 +26,8 @@ class ReplayPlan:
     """What differs from the run's configuration, by dotted key, but for settings of the machine."""
     model: str | None = None
     """In requests; None while nothing has been asked."""
+    other_models: tuple[str, ...] = ()
+    """Of the run's other teachers; with `model`."""
 
 
 def open_plan(run: RunDir) -> ReplayPlan | None:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from engine.display import bar, inert, plain_table
+from engine.records import Span
 from engine.reports import (
     Audit,
     Calibration,
@@ -40,7 +41,8 @@ def weakness_page(report: WeaknessReport) -> RenderableType:
             (weakness.name, weakness.missed, weakness.num_rows, f"{weakness.at_least:.0%}", _example(weakness.examples))
             for weakness in report.weaknesses[:_MOST]
         ]
-        columns = ("weakness", "missed", "of rows", "at least", "such a row that the student was tried on")
+        rows = "of rows" if report.scores.micro_f1 is None else "of entities"
+        columns = ("weakness", "missed", rows, "at least", "such a row that the student was tried on")
         parts.append(plain_table(columns, lines, title=f"Weaknesses on validation after round {report.round}, the surest first"))
     else:
         parts.append(Text(f"No row of validation is missed after round {report.round}.", style="bold"))
@@ -62,9 +64,12 @@ def scores_view(
             ("macro F1", scores.macro_f1, intervals and intervals.macro_f1),
             ("accuracy", scores.accuracy, intervals and intervals.accuracy),
             ("weighted F1", scores.weighted_f1, intervals and intervals.weighted_f1),
-            ("MCC", scores.mcc, intervals and intervals.mcc),
+            ("MCC", scores.mcc, intervals and intervals.mcc)
+            if scores.micro_f1 is None
+            else ("micro F1", scores.micro_f1, intervals and intervals.micro_f1),
         )
     ]
+    marks_spans = scores.micro_f1 is not None
     by_label = [
         (row.label, row.precision, row.recall, row.f1, row.support, bar(row.f1))
         for row in sorted(classes, key=lambda row: (row.support == 0, row.f1))
@@ -74,8 +79,12 @@ def scores_view(
         parts.append(inert(calibration_line(calibration, scores)))
     unseen = sum(row.support == 0 for row in classes)
     if unseen:
-        parts.append(inert(f"{unseen} of {len(classes)} labels have no row here: macro F1 counts each of them as 0."))
-    return Group(*parts, "", plain_table(("label", "precision", "recall", "F1", "rows", ""), by_label, title="By label"))
+        what, things = ("types", "entity") if marks_spans else ("labels", "row")
+        parts.append(inert(f"{unseen} of {len(classes)} {what} have no {things} here: macro F1 counts each of them as 0."))
+    if marks_spans:
+        parts.append(inert("Accuracy is of whole texts; F1 of entities, found when their type and both ends are right."))
+    label, rows = ("type", "entities") if marks_spans else ("label", "rows")
+    return Group(*parts, "", plain_table((label, "precision", "recall", "F1", rows, ""), by_label, title=f"By {label}"))
 
 
 def comparison_view(comparison: Comparison, first: Path, second: Path) -> RenderableType:
@@ -129,10 +138,12 @@ def audit_view(audit: Audit) -> RenderableType:
 
 
 def calibration_line(calibration: Calibration, scores: Scores) -> str:
-    surplus = calibration.confidence - scores.accuracy
+    right = scores.accuracy if calibration.precision is None else calibration.precision
+    what = "accuracy" if calibration.precision is None else "precision"
+    surplus = calibration.confidence - right
     how = "about as right as it is sure" if abs(surplus) < 0.02 else "surer than right" if surplus > 0 else "more right than sure"
     return (
-        f"Confidence: {how} (mean confidence {calibration.confidence:.2f}, accuracy {scores.accuracy:.2f}, calibration error "
+        f"Confidence: {how} (mean confidence {calibration.confidence:.2f}, {what} {right:.2f}, calibration error "
         f"{calibration.ece:.3f}; {calibration.ece_scaled:.3f} at temperature {calibration.temperature:.2f})"
     )
 
@@ -175,8 +186,13 @@ def _noise_parts(noise: LabelNoise) -> list[RenderableType]:
     if noise.classes:
         lines = [(found.label, found.suspected, found.num_rows, f"{found.share:.0%}", found.instead) for found in noise.classes[:_MOST]]
         parts += [plain_table(("label", "suspected", "of rows", "", "mostly seem to be"), lines)]
-        rows = [(row.label, row.predicted, row.confidence, inert(row.text, _EXAMPLE_CHARS)) for row in noise.suspects[:_MOST]]
-        parts += [plain_table(("labelled", "seems to be", "sure", "row"), rows)]
+    if noise.suspects:
+        rows = [
+            (row.label or _marked(row.text, row.spans), row.predicted or _marked(row.text, row.predicted_spans), row.confidence)
+            for row in noise.suspects[:_MOST]
+        ]
+        texts = [inert(row.text, _EXAMPLE_CHARS) for row in noise.suspects[:_MOST]]
+        parts += [plain_table(("labelled", "seems to be", "sure", "row"), [(*row, text) for row, text in zip(rows, texts, strict=True)])]
     return parts
 
 
@@ -226,7 +242,16 @@ def _disagreements(title: str, rows: Sequence[Disagreement]) -> RenderableType:
 
 
 def _example(rows: Sequence[MinedRow]) -> Text:
-    return inert(f"{rows[0].text} → {rows[0].predicted}", _EXAMPLE_CHARS) if rows else inert(None)
+    if not rows:
+        return inert(None)
+    text, spans = rows[0].text, rows[0].predicted_spans
+    said = rows[0].predicted or (_marked(text, spans) if rows[0].spans or spans else "")
+    return inert(f"{text} → {said}", _EXAMPLE_CHARS)
+
+
+def _marked(text: str, spans: Sequence[Span]) -> str:
+    """The entities of a text in a few words."""
+    return ", ".join(f"{text[span.start : span.end]} ({span.type})" for span in spans) or "no entity"
 
 
 def _span(interval: Interval | None, *, signed: bool = False) -> str:

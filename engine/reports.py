@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.records import Span
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """Scores of one label on a set of rows."""
+    """Scores of one label on a set of rows; where spans are marked, of one type of entity, found when its type and both ends are right."""
 
     label: str
     precision: float
     recall: float
     f1: float
     support: int
-    """Rows of the label; 0 says that its scores, which are 0 then, mean nothing."""
+    """Rows of the label, entities of the type; 0 says that its scores, which are 0 then, mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,15 @@ class Scores:
     """How well a student does on a set of rows."""
 
     accuracy: float
+    """Share of the rows that are right; where spans are marked, of texts in which every span is found and none is made up."""
     macro_f1: float
+    """Mean over the labels, or over the types of entities."""
     weighted_f1: float
     num_rows: int
     mcc: float = 0.0
-    """Matthews correlation: 1 is perfect, 0 is chance."""
+    """Matthews correlation: 1 is perfect, 0 is chance. 0 where spans are marked, of which it says nothing."""
+    micro_f1: float | None = None
+    """Over all spans together, as CoNLL counts; None where a text has one label, for there it is the accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,12 @@ class Intervals:
     macro_f1: Interval
     weighted_f1: Interval
     mcc: Interval
+    micro_f1: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Whether a student is right as often as it is confident."""
+    """Whether a student is right as often as it is confident: of rows; where spans are marked, of the spans that it names."""
 
     confidence: float
     """Mean of the probabilities it gave to what it predicted; above the accuracy it is overconfident."""
@@ -64,6 +71,8 @@ class Calibration:
     """By which the logits are best divided; above 1 for an overconfident student."""
     ece_scaled: float
     """With that temperature, on the same rows."""
+    precision: float | None = None
+    """Share of the spans that are right, to hold the confidence against; None where that is the accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +81,16 @@ class MinedRow:
 
     text: str
     label: str
+    """Empty for tasks that mark spans, as is `predicted`."""
     predicted: str
     confidence: float
-    """Softmax probability of `predicted`."""
+    """Softmax probability of `predicted`; where spans are marked, that of the tag of the token of which the student was least sure."""
+    spans: tuple[Span, ...] = ()
+    predicted_spans: tuple[Span, ...] = ()
+
+    @property
+    def is_right(self) -> bool:
+        return self.label == self.predicted and self.spans == self.predicted_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +105,7 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`count` rows of `label` were predicted as `predicted`."""
+    """`count` rows of `label` were predicted as `predicted`; or entities of the one type as the other."""
 
     label: str
     predicted: str
@@ -100,15 +116,17 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Weakness:
-    """Rows of one label that the student misses. No label has two weaknesses."""
+    """Rows of one label, or entities of one type, that the student misses. No label and no type has two weaknesses."""
 
     name: str
-    """`pair:LABEL>OTHER` if most of them are taken for one other label, `class:LABEL` if they are scattered."""
+    """`pair:LABEL>OTHER` if most of them are taken for one other label or type. If they are scattered, `class:LABEL`; of types
+    `boundary:TYPE` if most are found with a wrong end, else `type:TYPE` (not found, made up, or some of everything)."""
     labels: tuple[str, ...]
-    """The label, and for a pair the one it is taken for."""
+    """The label or type, and for a pair the one it is taken for."""
     missed: int
     num_rows: int
-    """On validation: `missed` of `num_rows` rows of the label."""
+    """On validation: `missed` of `num_rows` rows of the label. Of a type: of its entities, with the stretches that are no entity and were
+    taken for one, each of which counts in both."""
     at_least: float
     """The share that is missed, at the lower end of its interval of 95 %: what the weakness is, if these rows were lucky ones."""
     examples: tuple[MinedRow, ...]
@@ -120,19 +138,22 @@ class Slice:
     """Validation rows that have something in common, against all others."""
 
     name: str
-    """`length:short`, `length:long`, `words:rare` or `words:unseen`."""
+    """`length:short`, `length:long`, `words:rare` or `words:unseen`; of entities `entity:long`, `entity:unseen` or `entity:first`."""
     meaning: str
     """In words, with the bounds."""
     num_rows: int
+    """Or entities, in a slice of them."""
     accuracy: float
     rest_accuracy: float
     p_value: float
     """Of so much less accuracy than the rest by chance (Fisher's exact test, one-sided)."""
+    of: int = 4
+    """How many slices a report looks at."""
 
     @property
     def is_weak(self) -> bool:
-        """Beyond what chance gives once in a hundred reports that look at four slices."""
-        return self.p_value < 0.01 / 4
+        """Beyond what chance gives once in a hundred reports."""
+        return self.p_value < 0.01 / self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +161,9 @@ class Change:
     """How the same validation rows fared under the previous report's student and under this one."""
 
     name: str
-    """`all`, or what the weakness of a label was called before, or `class:LABEL` if it had none."""
+    """`all`, or what the weakness of a label or type was called before, or `class:LABEL` or `type:TYPE` if it had none."""
     num_rows: int
+    """Of the label; texts with an entity of the type."""
     before: float
     """Share of the rows that was right."""
     after: float
@@ -163,7 +185,7 @@ class WeaknessReport:
 
     round: int
     loss: float
-    """Mean cross-entropy on validation, of the kept checkpoint."""
+    """Mean cross-entropy on validation, of the kept checkpoint; where spans are marked, of a text's tokens and then of texts."""
     scores: Scores
     """On validation."""
     classes: tuple[ClassScore, ...]

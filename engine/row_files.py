@@ -44,15 +44,12 @@ class Columns:
 
     texts: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    """Read as they are: lists of anything, or strings that stand for some."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.texts, *self.labels)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of what is read."""
-        return pa.schema([(name, pa.string()) for name in self.names])
+        return (*self.texts, *self.labels, *self.lists)
 
 
 def data_files(path: Path) -> list[Path]:
@@ -68,14 +65,34 @@ def data_files(path: Path) -> list[Path]:
 
 
 def read_batches(file: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
-    """The columns of one of `data_files` as strings, in the order of its rows."""
+    """The columns of one of `data_files`, texts and labels as strings, in the order of its rows."""
     with _explained(file, columns):
         schema, batches = _open(file, columns)
         _check_columns(file, schema, columns)
         names = {name: _class_names(file, schema, name) for name in columns.labels}
         for batch in batches:
-            arrays = [_as_strings(file, batch.column(name), names.get(name)) for name in columns.names]
-            yield pa.RecordBatch.from_arrays(arrays, schema=columns.schema)
+            strings = [_as_strings(file, batch.column(name), names.get(name)) for name in (*columns.texts, *columns.labels)]
+            yield pa.RecordBatch.from_arrays([*strings, *(batch.column(name) for name in columns.lists)], names=[*columns.names])
+
+
+def column_names(file: Path) -> list[str]:
+    """Of one of `data_files`, in their order."""
+    with _explained(file, Columns(())):
+        return _open(file, Columns(()))[0].names
+
+
+def tag_names(file: Path, column: str) -> list[str] | None:
+    """What the numbers in the lists of this column are called; None where the dataset does not say."""
+    with _explained(file, Columns(())):
+        return _class_names(file, _open(file, Columns(()))[0], column)
+
+
+def candidate_columns(file: Path) -> list[str]:
+    """Of one of `data_files`: those that could hold texts or labels, in their order."""
+    with _explained(file, Columns(())):
+        schema, _ = _open(file, Columns(()))
+    kinds = {field.name: field.type for field in schema}
+    return [name for name, kind in kinds.items() if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)]
 
 
 def count_rows(file: Path, columns: Columns) -> int:
@@ -148,7 +165,7 @@ def _open(file: Path, columns: Columns) -> tuple[pa.Schema, Iterable[pa.RecordBa
             # What is wanted has the type of its first rows, and no other field need keep to one: that would fail in a later block.
             fields = [pa.field(name, _json_type(found, name)) for name in columns.names if name in found.names]
             only = pa_json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
-            return pa.schema(fields) if len(fields) == len(columns.names) else found, pa_json.open_json(file, blocks, only)
+            return pa.schema(fields) if fields and len(fields) == len(columns.names) else found, pa_json.open_json(file, blocks, only)
         case ".arrow":
             reader = pa.ipc.open_stream(pa.memory_map(str(file)))
             return reader.schema, reader
@@ -157,8 +174,12 @@ def _open(file: Path, columns: Columns) -> tuple[pa.Schema, Iterable[pa.RecordBa
 
 
 def _json_type(schema: pa.Schema, name: str) -> pa.DataType:
-    """Of a field; one that has been null so far may become a text, and one that looks like a date is one."""
+    """Of a field; one that has been null so far may become a text, and one that looks like a date is one. A list that has been empty so
+    far may become one of spans.
+    """
     found = schema.field(name).type
+    if pa.types.is_list(found) and pa.types.is_null(found.value_type):
+        return pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())]))
     return pa.string() if pa.types.is_null(found) or pa.types.is_timestamp(found) else found
 
 
@@ -172,6 +193,10 @@ def _check_columns(file: Path, schema: pa.Schema, columns: Columns) -> None:
         if schema.names.count(name) > 1:
             raise UserError(f"{file}: the column {name!r} is there {schema.names.count(name)} times; it has {there}")
         kind = schema.field(name).type
+        if name in columns.lists:
+            if not _is_text(kind) and not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
+                raise UserError(f"{file}: the column {name!r} holds {kind}, expected lists")
+            continue
         if _is_text(kind) or (name in columns.labels and (pa.types.is_integer(kind) or pa.types.is_boolean(kind))):
             continue
         expected = "names or whole numbers" if name in columns.labels else "texts"
@@ -205,6 +230,8 @@ def _class_names(file: Path, schema: pa.Schema, column: str) -> list[str] | None
     else:
         features = _read_json(info).get("features") if info.exists() else None
     feature = (features or {}).get(column)
+    while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):
+        feature = (feature or [None])[0] if isinstance(feature, list) else feature["feature"]  # of the items of a list
     return feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
 
 

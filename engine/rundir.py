@@ -17,6 +17,8 @@ reports/final.json        scores on test, of the seed student and the kept one: 
 student/round-0000/ …     checkpoints, each with its watermark;  student/final/  the model to take home
 logs/                     server.log, student.log
 summary.json              the figures of the run, for programs
+purpose.json              what it is for, where it teaches no student
+status.json               how it stands at this moment, for `reflux watch`; no part of the run
 pruned.json               what has been freed of it, if anything
 """
 
@@ -91,6 +93,14 @@ class RunDir:
     @property
     def summary(self) -> Path:
         return self.root / "summary.json"
+
+    @property
+    def purpose(self) -> Path:
+        return self.root / "purpose.json"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
 
     @property
     def pruned(self) -> Path:

@@ -58,6 +58,10 @@ class StudentProcess:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await asyncio.shield(self._stop())
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def report(self, round: int) -> WeaknessReport:
         """Waits for the report of a round; StudentError (or UserError) if the worker ends without it."""
         return await self._wait_for(self._run.report(round), WeaknessReport)

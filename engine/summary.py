@@ -102,7 +102,7 @@ def summarize(
         ),
         rows=sum((record.rows for record in rounds), RowCounts()),
         teacher=TeacherSummary(
-            model=config.teacher.model,
+            model=" + ".join(teacher.model for teacher in (config.teacher, *config.teachers)),
             calls=sum(record.calls for record in rounds),
             prompt_tokens=sum(record.prompt_tokens for record in rounds),
             completion_tokens=sum(record.completion_tokens for record in rounds),

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from engine.config import DataConfig, TaskConfig
+from engine.config import TaskConfig
 from engine.errors import UserError
 from engine.records import Example, Label, Pool, TaskSpec
 from engine.row_files import Columns, count_rows, data_files, read_batches
+from engine.span_files import SpanColumns, read_marked_examples
 
 _MAX_SHOWN = 5
 """Unknown labels or empty classes named in one message."""
@@ -27,15 +28,16 @@ _MAX_SHOWN = 5
 def load_task(config: TaskConfig, seed: int) -> TaskSpec:
     """Read seed, validation and test rows; the same configuration and seed give the same TaskSpec. The pool is only looked at.
 
-    Raises UserError for a missing or unreadable file, a row without text or label, a label outside the taxonomy, or a class without
-    seed rows.
+    Raises UserError for a missing or unreadable file, a row without text or label, or with entities marked wrongly, a label or type outside
+    the taxonomy, or one without seed rows.
     """
     data = config.data
     names = [label.name for label in config.labels]
-    seed_rows, validation, test = (_labelled_rows(path, names, data) for path in (data.seed, data.validation, data.test))
-    _require_every_class(seed_rows, names, data.seed)
+    is_ner = config.kind == "ner"
+    seed_rows, validation, test = (read_rows(config, path) for path in (data.seed, data.validation, data.test))
+    _require_every_label(seed_rows, names, data.seed, "entity type" if is_ner else "label")
     if data.seed_rows_per_class is not None:
-        seed_rows = _draw(seed_rows, names, data.seed_rows_per_class, seed)
+        seed_rows = (_draw_types if is_ner else _draw)(seed_rows, names, data.seed_rows_per_class, seed)
     return TaskSpec(
         kind=config.kind,
         domain=config.domain,
@@ -44,7 +46,16 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
         validation=tuple(validation),
         test=tuple(test),
         pool=None if data.pool is None else find_pool(data.pool, data.text_column),
+        marking=config.marking,
     )
+
+
+def read_rows(config: TaskConfig, path: Path) -> list[Example]:
+    """Real rows of the task's kind; UserError as above."""
+    data, names = config.data, dict.fromkeys(label.name for label in config.labels)
+    if config.kind == "ner":
+        return read_marked_examples(path, names, SpanColumns(data.text_column, data.spans_column, data.tokens_column, data.tags_column))
+    return read_examples(path, data.text_column, data.label_column, names)
 
 
 def read_examples(
@@ -89,10 +100,6 @@ def pool_texts(pool: Pool) -> Iterator[list[str]]:
             yield [text or "" for text in batch.column(0).to_pylist()]
 
 
-def _labelled_rows(path: Path, names: list[str], data: DataConfig) -> list[Example]:
-    return read_examples(path, data.text_column, data.label_column, dict.fromkeys(names))
-
-
 def _values(column: pa.Array) -> list[str | None]:
     return column.to_pylist()
 
@@ -101,12 +108,17 @@ def _shown(names: Collection[str]) -> str:
     return ", ".join([*names][:_MAX_SHOWN]) + (" …" if len(names) > _MAX_SHOWN else "")
 
 
-def _require_every_class(rows: list[Example], names: list[str], path: Path) -> None:
-    counts = Counter(row.label for row in rows)
-    empty = [name for name in names if not counts[name]]
+def labels_of(row: Example) -> tuple[str, ...]:
+    """Its label, or the types of its entities, one for each."""
+    return tuple(span.type for span in row.spans) if not row.label else (row.label,)
+
+
+def _require_every_label(rows: list[Example], names: list[str], path: Path, what: str) -> None:
+    there = {label for row in rows for label in labels_of(row)}
+    empty = [name for name in names if name not in there]
     if empty:
         shown = ", ".join(empty[:_MAX_SHOWN])
-        raise UserError(f"{path}: no seed row for {len(empty)} of {len(names)} labels ({shown}); each label needs at least one")
+        raise UserError(f"{path}: no seed row for {len(empty)} of {len(names)} {what}s ({shown}); each {what} needs at least one")
 
 
 def _draw(rows: list[Example], names: list[str], per_class: int, seed: int) -> list[Example]:
@@ -115,3 +127,19 @@ def _draw(rows: list[Example], names: list[str], per_class: int, seed: int) -> l
         by_label[row.label].append(row)
     generator = random.Random(f"seed rows {seed}")
     return [row for name in names for row in generator.sample(by_label[name], min(per_class, len(by_label[name])))]
+
+
+def _draw_types(rows: Sequence[Example], names: Sequence[str], per_type: int, seed: int) -> list[Example]:
+    """Few rows in which each type occurs so often, as far as it does: drawn for the rarest type first, for common ones come with others."""
+    drawn = random.Random(f"seed rows {seed}").sample(rows, len(rows))
+    total = Counter(label for row in rows for label in labels_of(row))
+    chosen: dict[int, Example] = {}
+    counts: Counter[str] = Counter()
+    for name in sorted(names, key=lambda name: total[name]):
+        for place, row in enumerate(drawn):
+            if counts[name] >= per_type:
+                break
+            if place not in chosen and name in labels_of(row):
+                chosen[place] = row
+                counts.update(labels_of(row))
+    return list(chosen.values())

@@ -17,7 +17,7 @@ import msgspec
 from engine.endpoint import Endpoint
 from engine.errors import ServerError
 from engine.http import HttpClient, HttpError, Limits, Reply, TimedOutError
-from engine.records import Completion, FailureReason, FinishReason, Request, Timings, Usage
+from engine.records import Alternative, Completion, FailureReason, FinishReason, Request, Timings, Usage
 
 MAX_DETAIL_CHARS = 300
 MAX_RETRY_AFTER_S = 120.0
@@ -60,10 +60,24 @@ class _Message(msgspec.Struct):
     content: str | None = None
 
 
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Token(_Alternative):
+    top_logprobs: list[_Alternative] = []
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
 class _Choice(msgspec.Struct):
     message: _Message
     index: int = 0
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -127,7 +141,14 @@ class HttpTeacher:
         latency_s = time.perf_counter() - started
         if reply.status != 200:
             raise self._refusal(reply)
-        return _completions(draws, reply.body, Timings(started_at, latency_s, attempts=1))
+        completions = _completions(draws, reply.body, Timings(started_at, latency_s, attempts=1))
+        if draws[0].sampling.top_logprobs and not all(completion.logprobs for completion in completions):
+            # Not about this request: a server that leaves them out does so always, and every row would go without.
+            raise ServerError(
+                f"{self._endpoint.base_url} answers without the log-probabilities it was asked for, which soft labels are made of; "
+                "use a server that gives them (vLLM does), or set labelling.soft = false"
+            )
+        return completions
 
     async def is_alive(self) -> bool:
         """A server without /health (that is vLLM's) is alive if it answers anything at all but an error of its own."""
@@ -180,6 +201,11 @@ def _body(request: Request, model: str, num_draws: int) -> dict[str, Any]:
     if sampling.json_schema is not None:
         schema = {"name": "answer", "schema": msgspec.Raw(sampling.json_schema.encode())}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if sampling.regex is not None:
+        body["structured_outputs"] = {"regex": sampling.regex}
+    if sampling.top_logprobs:
+        body["logprobs"] = True
+        body["top_logprobs"] = sampling.top_logprobs
     return body
 
 
@@ -194,10 +220,28 @@ def _completions(draws: Sequence[Request], content: bytes, timings: Timings) -> 
         finish_reasons = [FinishReason(choice.finish_reason or "") for choice in choices[: len(draws)]]
     except (ValueError, RecursionError) as error:
         raise TeacherError(FailureReason.BAD_REPLY, _shorten(f"{error}, in: {content.decode(errors='replace')}")) from error
+    if not draws[0].sampling.top_logprobs:
+        return [
+            Completion(request.id, text, finish_reason, usage, timings)
+            for request, text, finish_reason, usage in zip(draws, texts, finish_reasons, _divide(reply.usage, texts), strict=True)
+        ]
     return [
-        Completion(request.id, text, finish_reason, usage, timings)
-        for request, text, finish_reason, usage in zip(draws, texts, finish_reasons, _divide(reply.usage, texts), strict=True)
+        Completion(request.id, text, finish_reason, usage, timings, _alternatives(choice))
+        for request, text, finish_reason, usage, choice in zip(
+            draws, texts, finish_reasons, _divide(reply.usage, texts), choices[: len(draws)], strict=True
+        )
     ]
+
+
+def _alternatives(choice: _Choice) -> tuple[tuple[Alternative, ...], ...]:
+    tokens = choice.logprobs.content if choice.logprobs is not None else None
+    return tuple(
+        (
+            Alternative(written.token, written.logprob),
+            *(Alternative(other.token, other.logprob) for other in written.top_logprobs if other.token != written.token),
+        )
+        for written in tokens or ()
+    )
 
 
 def _divide(usage: Usage, texts: Sequence[str]) -> list[Usage]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.bottleneck import FlowMeter, Tick
 from engine.ceiling import Ceiling
@@ -27,6 +27,11 @@ class Watcher:
         self._storing = _Rate(lambda: desk.storing_s)
         self.meter: FlowMeter | None = None
         """Of the present round; None between rounds, when nothing is to be done."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Rows that were not accepted, by reason."""
+        return self._desk.lost
 
     def observed(self, lane: Lane, observation: Observation) -> None:
         self._crew.grow()

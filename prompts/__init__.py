@@ -4,7 +4,7 @@ A template has a block for each message (`system`, then `user`), and may have a 
 requests share stands in the first two and what differs in the third: so the long common part is rendered once here (`open`), and computed
 once by the server's prefix cache. Texts and labels are put in as JSON strings: whatever a row holds, it stays inside its quotes. Templates
 are sandboxed, and a name they miss is an error. A folder of the user's own may hold templates that take the place of ours of the same
-name.
+name. Beside a template may stand variants of it, other files under its name and their own (`pgkd/generate:short`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateNotFound, TemplateSyntaxError, meta
-from jinja2.loaders import ChoiceLoader, FileSystemLoader
+from jinja2.loaders import ChoiceLoader, DictLoader, FileSystemLoader
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FOLDER = Path(__file__).parent
+VARIANT = ":"
+"""Between the name of a template and that of a variant of it."""
 OPENING = ("system", "user")
 ASK = "ask"
 
@@ -37,7 +39,7 @@ class Rendered:
     """One prompt, ready to send."""
 
     template: str
-    """Name and version, e.g. `pgkd/generate@1f2e3d4c`."""
+    """Name and version, e.g. `pgkd/generate@1f2e3d4c`, or `pgkd/generate:short@5a6b7c8d`."""
     messages: tuple[tuple[str, str], ...]
     """(role, content), in order."""
 
@@ -62,14 +64,21 @@ class Opening:
 class PromptLibrary:
     """Renders templates by name (`pgkd/generate`)."""
 
-    def __init__(self, own: Path | None = None) -> None:
+    def __init__(self, own: Path | None = None, variants: Mapping[str, Mapping[str, Path]] | None = None) -> None:
         """`own`: a folder whose templates take the place of ours of the same name (`pgkd/generate.jinja`); parts that templates include
-        (`shared/taxonomy.jinja`) may be replaced by themselves.
+        (`shared/taxonomy.jinja`) may be replaced by themselves. `variants`: files by name, for each template that has some; they are read
+        now. PromptError if one cannot be.
         """
         self._own = own
+        self._variants = variants or {}
         folders = [folder for folder in (own, FOLDER) if folder is not None]
+        sources = {
+            f"{template}{VARIANT}{name}.jinja": _read(template, name, path)
+            for template, files in self._variants.items()
+            for name, path in files.items()
+        }
         self._environment = ImmutableSandboxedEnvironment(
-            loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+            loader=ChoiceLoader([DictLoader(sources), *(FileSystemLoader(folder) for folder in folders)]),
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -79,7 +88,10 @@ class PromptLibrary:
         self._versions: dict[str, str] = {}
 
     def check(self) -> None:
-        """PromptError if a template in the user's own folder cannot be read, or takes no other's place: its name is probably misspelt."""
+        """PromptError if a template in the user's own folder, or a variant, is not one, or belongs to no template of ours: its name is
+        probably misspelt.
+        """
+        self._check_variants()
         if self._own is None:
             return
         if not self._own.is_dir():
@@ -94,6 +106,21 @@ class PromptLibrary:
                 near = difflib.get_close_matches(name, shipped, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped)}"
                 raise PromptError(f"{self._own / name} takes no template's place; {hint}")
+
+    def _check_variants(self) -> None:
+        names = [file.removesuffix(".jinja") for file in _templates(FOLDER)]
+        for template in self._variants:
+            if template not in names:
+                near = difflib.get_close_matches(template, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+                raise PromptError(f"variants of {template}: there is no such template; {hint}")
+            for name in self.wordings(template):
+                with _explained(name):
+                    self._environment.get_template(f"{name}.jinja")
+
+    def wordings(self, name: str) -> list[str]:
+        """The template itself, and then its variants: all that may be rendered in its place."""
+        return [name, *(f"{name}{VARIANT}{variant}" for variant in self._variants.get(name, ()))]
 
     def open(self, name: str, values: Mapping[str, Any]) -> Opening:
         """The part that many prompts share, rendered. PromptError if there is no such template, or it cannot be rendered."""
@@ -126,6 +153,15 @@ class PromptLibrary:
 
     def _included(self, source: str, file: str) -> set[str]:
         return set(filter(None, meta.find_referenced_templates(self._environment.parse(source, file))))
+
+
+def _read(template: str, name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PromptError(f"variant {name} of {template}: {path}: {error.strerror}; expected a file like {template}.jinja") from None
+    except UnicodeDecodeError as error:
+        raise PromptError(f"variant {name} of {template}: {path}: not UTF-8: {error.reason}") from None
 
 
 def _templates(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from sklearn.model_selection import StratifiedKFold
 from engine.gates import comparable
 from engine.records import Example
 from engine.reports import Audit, ClassDrift, ClassNoise, Copies, Copy, Drift, LabelNoise
-from student.diagnosis import Mined
+from student.diagnosis import Mined, stratum
 
 NUM_EXAMPLES = 10
 """Suspects and copies that are shown."""
@@ -64,7 +64,8 @@ def audit(
 
 def estimate_noise(predictions: Sequence[Mined], clean: Sequence[Mined] = ()) -> LabelNoise | None:
     """Confident learning (Northcutt, Jiang and Chuang, JAIR 2021): a row is suspected when a student that has not seen it predicts another
-    label, at least as surely as it predicts that label of the rows that have it.
+    label, at least as surely as it predicts that label of the rows that have it. A text with marked spans is suspected when it predicts
+    others, at least as surely as it predicts the right ones on average.
 
     Only the predictions of students that had learned a quarter of what the last one had are asked: what a beginner is sure of says nothing.
     """
@@ -83,6 +84,7 @@ def estimate_noise(predictions: Sequence[Mined], clean: Sequence[Mined] = ()) ->
     classes = [
         ClassNoise(label, counts.total() / len(by_label[label]), counts.total(), len(by_label[label]), counts.most_common(1)[0][0])
         for label, counts in suspected.items()
+        if label  # marked spans are suspected a text at a time
     ]
     suspects.sort(key=lambda suspect: suspect.own - suspect.row.confidence)
     return LabelNoise(
@@ -138,7 +140,7 @@ def measure_drift(real_rows: Sequence[Example], teacher_rows: Sequence[Example],
     """None where one side has no rows."""
     if not real_rows or not teacher_rows:
         return None
-    real_labels, teacher_labels = (Counter(row.label for row in rows) for rows in (real_rows, teacher_rows))
+    real_labels, teacher_labels = (Counter(map(_label, rows)) for rows in (real_rows, teacher_rows))
     labels = sorted({*real_labels, *teacher_labels})
     shares = [np.array([counts[label] for label in labels]) / counts.total() for counts in (real_labels, teacher_labels)]
     # Of what is counted word by word more rows are affordable than of what is learned, but not all of a million.
@@ -161,6 +163,11 @@ def measure_drift(real_rows: Sequence[Example], teacher_rows: Sequence[Example],
             sorted(classes, key=lambda drift: (-(drift.separability or 0.0), -abs(_surplus(drift, real_labels, teacher_labels))))
         ),
     )
+
+
+def _label(row: Example) -> str:
+    """Of a text with marked spans the type of the first."""
+    return stratum(row) or "(no entity)"
 
 
 def _surplus(drift: ClassDrift, real: Counter[str], teacher: Counter[str]) -> float:
@@ -190,10 +197,10 @@ def _tell_apart(
     rows = [*real, *teacher]
     is_teacher = np.repeat([False, True], [len(real), len(teacher)])
     scores = _out_of_fold_scores([row.text for row in rows], is_teacher, seed)
-    labels = np.array([row.label for row in rows])
+    labels = np.array([_label(row) for row in rows])
     by_label = {
         label: float(roc_auc_score(is_teacher[labels == label], scores[labels == label]))
-        for label, count in Counter(row.label for row in real).items()
+        for label, count in Counter(map(_label, real)).items()
         if count >= FEW_CLASS_ROWS
     }
     p_value = mannwhitneyu(scores[is_teacher], scores[~is_teacher], alternative="greater").pvalue
@@ -206,7 +213,7 @@ def _same_mix(real_rows: Sequence[Example], teacher_rows: Sequence[Example], see
     for rows in (real_rows, teacher_rows):
         by_label: defaultdict[str, list[Example]] = defaultdict(list)
         for row in _draw(rows, len(rows), seed):
-            by_label[row.label].append(row)
+            by_label[_label(row)].append(row)
         sides.append(by_label)
     both = {label: min(len(sides[0][label]), len(sides[1][label])) for label in sorted({*sides[0]} & {*sides[1]})}
     keep = min(1.0, DRAWN_ROWS / max(1, sum(both.values())))

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
-from student.predictions import Predictions, TextPredictor
+from student.predictions import AnyPredictions, TextPredictor, joined
 
 
 class BusyError(Exception):
@@ -27,8 +25,8 @@ class BusyError(Exception):
 @dataclass(slots=True, eq=False)
 class _Job:
     texts: Sequence[str]
-    answer: asyncio.Future[Predictions]
-    parts: list[Predictions] = field(default_factory=list[Predictions])
+    answer: asyncio.Future[AnyPredictions]
+    parts: list[AnyPredictions] = field(default_factory=list[AnyPredictions])
     num_taken: int = 0
 
 
@@ -66,12 +64,10 @@ class Batcher:
         """Texts that no batch has taken yet."""
         return self._num_waiting
 
-    async def predict(self, texts: Sequence[str]) -> Predictions:
+    async def predict(self, texts: Sequence[str]) -> AnyPredictions:
         """In the order of the texts. BusyError if they are more than may wait now. Who is cancelled gives up the places of his texts."""
         if self._num_waiting + len(texts) > self.max_waiting:
             raise BusyError
-        if not texts:
-            return _join(self._predictor.labels, [])
         job = _Job(texts, asyncio.get_running_loop().create_future())
         self._open.add(job)
         self._jobs.append(job)
@@ -118,14 +114,14 @@ class Batcher:
                 self._jobs.popleft()
         return shares
 
-    def _hand_out(self, shares: Sequence[tuple[_Job, int, int]], found: Predictions) -> None:
+    def _hand_out(self, shares: Sequence[tuple[_Job, int, int]], found: AnyPredictions) -> None:
         start = 0
         for job, first, last in shares:
             end = start + last - first
-            job.parts.append(Predictions(found.labels, found.log_probabilities[start:end], 0))
+            job.parts.append(found.part(start, end))
             start = end
             if last == len(job.texts) and not job.answer.done():
-                job.answer.set_result(_join(found.labels, job.parts))
+                job.answer.set_result(joined(job.parts))
 
     def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
         for job in jobs:
@@ -133,8 +129,3 @@ class Batcher:
                 self._drop(job)
             if not job.answer.done():
                 job.answer.set_exception(error)
-
-
-def _join(labels: tuple[str, ...], parts: Sequence[Predictions]) -> Predictions:
-    rows = [part.log_probabilities for part in parts]
-    return Predictions(labels, np.concatenate(rows) if rows else np.empty((0, len(labels))), 0)

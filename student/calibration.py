@@ -30,7 +30,7 @@ def calibrate(predicted: LogProbabilities, labels: Sequence[int]) -> Calibration
     )
 
 
-def best_temperature(predicted: LogProbabilities, labels: Sequence[int]) -> float:
+def best_temperature(predicted: LogProbabilities, labels: Sequence[int] | NDArray[np.int64]) -> float:
     """The one with the lowest cross-entropy, which has one minimum in it."""
 
     def loss(log_temperature: float) -> float:
@@ -45,7 +45,11 @@ def scale(predicted: LogProbabilities, temperature: float) -> LogProbabilities:
 
 
 def calibration_error(predicted: LogProbabilities, labels: Sequence[int]) -> float:
-    confidences: NDArray[np.float64] = np.exp(predicted.max(axis=1))
-    surplus = confidences - (predicted.argmax(axis=1) == np.asarray(labels))
+    return binned_error(np.exp(predicted.max(axis=1)), predicted.argmax(axis=1) == np.asarray(labels))
+
+
+def binned_error(confidences: NDArray[np.float64], hits: NDArray[np.bool_]) -> float:
+    """By how much the two differ; of one answer at least."""
+    surplus = confidences - hits
     bins = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     return float(np.abs(np.bincount(bins, weights=surplus, minlength=NUM_BINS)).sum() / len(confidences))

@@ -26,6 +26,7 @@ CARD = "README.md"
 _TEMPLATE = "model_card.md.jinja"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MAX_CONFUSIONS = 5
+_PIPELINES = {"classification": "text-classification", "ner": "token-classification"}
 
 # What means something to Markdown, or to the extensions of those who show it: $ begins a formula, :// and www. a link, @ a name.
 # An underscore within a word means nothing, and is frequent in labels.
@@ -50,6 +51,7 @@ def render_card(run: RunDir, final: FinalReport, max_length: int) -> str:
     environment.filters["md"] = as_markdown
     return environment.get_template(_TEMPLATE).render(
         metadata=_metadata(config, final),
+        marks_spans=config.task.kind == "ner",
         name=config.name,
         domain=config.task.domain,
         encoder=_model_name(config.student.encoder),
@@ -86,17 +88,20 @@ def as_markdown(value: object) -> str:
 def _metadata(config: RunConfig, final: FinalReport) -> str:
     """The front matter, as the hub reads it."""
     scores = final.after.scores
+    task = _PIPELINES[config.task.kind]
     results = [
-        EvalResult("text-classification", config.name, f"{config.name} (test)", kind, round(value, 4), metric_name=name)
+        EvalResult(task, config.name, f"{config.name} (test)", kind, round(value, 4), metric_name=name)
         for kind, name, value in (
             ("accuracy", "accuracy", scores.accuracy),
             ("f1", "macro F1", scores.macro_f1),
             ("f1", "weighted F1", scores.weighted_f1),
+            ("f1", "micro F1", scores.micro_f1),
         )
+        if value is not None
     ]
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=task,
         tags=["reflux", "knowledge-distillation", "synthetic-data", config.strategy.type],
         base_model=_hub_id(config.student.encoder),
         model_name=config.name,

@@ -14,8 +14,9 @@ from engine.records import Example
 from engine.reports import ClassDifference, Comparison, Difference, Disagreement
 from student.evaluation import class_scores, overall_scores
 from student.inference import LogProbabilities
-from student.predictions import TextPredictor
+from student.predictions import TextPredictor, labels_only, spans_only
 from student.resampling import draw_scores, interval, mcnemar, sign_p_value
+from student.span_comparison import compare_spans
 
 NUM_DRAWS = 4000
 """Enough for p-values down to a thousandth."""
@@ -23,19 +24,29 @@ NUM_EXAMPLES = 10
 
 
 def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence[Example], batch_size: int = 64) -> Comparison:
-    """UserError for a row whose label one of them does not know. What one of them says beyond the other's labels is just wrong."""
+    """UserError for a row with a label or type that one of them does not know, and for two students of different kinds. What one of them
+    says beyond the other's labels is just wrong.
+    """
+    if first.marks_spans != second.marks_spans:
+        raise UserError("one of the students marks spans and the other gives a text one label; two students of one kind can be compared")
     for which, predictor in (("first", first), ("second", second)):
         known = set(predictor.labels)
         for number, row in enumerate(rows, start=1):
-            if row.label not in known:
+            unknown = [name for name in ([span.type for span in row.spans] if first.marks_spans else [row.label]) if name not in known]
+            if unknown:
                 shown = ", ".join(predictor.labels[:5])
                 raise UserError(
-                    f"row {number} has the label {row.label!r}, which the {which} student does not know (it knows {shown}, …); "
+                    f"row {number} has the label {unknown[0]!r}, which the {which} student does not know (it knows {shown}, …); "
                     "two students are compared on rows whose labels both know"
                 )
     names = tuple(dict.fromkeys((*first.labels, *second.labels)))
     texts = [row.text for row in rows]
-    predicted = [_widen(student.predict_texts(texts, batch_size).log_probabilities, student.labels, names) for student in (first, second)]
+    one, other = (student.predict_texts(texts, batch_size) for student in (first, second))
+    if first.marks_spans:
+        compared, difference = compare_spans(rows, spans_only(one), spans_only(other), num_draws=NUM_DRAWS, num_examples=NUM_EXAMPLES)
+        return replace(compared, verdict=_verdict(difference, len(rows)))
+    said = labels_only(one), labels_only(other)
+    predicted = [_widen(predictions.log_probabilities, predictions.labels, names) for predictions in said]
     return compare(rows, predicted[0], predicted[1], names)
 
 

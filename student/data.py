@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from engine.text import readable
+from student.bio import Places, places_of
 from student.predictions import pad
 
 Tokens: TypeAlias = "Sequence[int] | NDArray[np.int32]"
@@ -31,6 +32,10 @@ class Rows:
     """How much each row counts in the loss, e.g. how far teachers agreed on it; None: all alike."""
     distributions: Sequence[Sequence[float] | None] | None = None
     """What the teacher thought of each label, in the student's order of labels; None for a row, or for all, that came without."""
+    tags: Sequence[Tokens] | None = None
+    """Of each row's tokens, as `student.bio` makes them; None where texts have labels."""
+    places: Sequence[Places] | None = None
+    """Of each row's tokens; there where `tags` are."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,6 +45,8 @@ class Tokenised(NamedTuple):
     tokens: list[Tokens]
     num_cut: int
     """Texts that were longer than the network reads."""
+    places: list[Places]
+    """Of the tokens of each text, if they were asked for."""
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
@@ -47,15 +54,17 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[T
     return tokenise_counting(tokenizer, texts).tokens
 
 
-def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tokenised:
+def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, with_places: bool = False) -> Tokenised:
     if not texts:
-        return Tokenised([], 0)
+        return Tokenised([], 0, [])
     encoded = tokenizer([readable(text) for text in texts], truncation=True)
     tokens: list[Tokens] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
     # A tokenizer that adds nothing of its own makes no token of an empty text, and a network wants one to read.
     filler = tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else 0
-    num_cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
-    return Tokenised([row if len(row) else [filler] for row in tokens], num_cut)
+    encodings = encoded.encodings or ()
+    num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
+    places = [places_of(text, encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True)] if with_places else []
+    return Tokenised([row if len(row) else [filler] for row in tokens], num_cut, places)
 
 
 def collate(tokens: Sequence[Tokens], padding: int, device: torch.device) -> dict[str, torch.Tensor]:

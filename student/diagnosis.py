@@ -33,13 +33,13 @@ class Mined:
     round: int
     row: MinedRow
     own: float = 0.0
-    """Softmax probability of the row's own label."""
+    """Softmax probability of the row's own label; of spans, as the confidence of MinedRow, for the tags of the row's own."""
     learned: int = 0
     """How many rows the student had learned. The fewer, the less its mistakes say of a later one."""
 
     @property
     def is_right(self) -> bool:
-        return self.row.label == self.row.predicted
+        return self.row.is_right
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,11 @@ def as_predictions(rows: Sequence[Example], predicted: LogProbabilities, names: 
     ]
 
 
+def stratum(row: Example | MinedRow) -> str:
+    """What a row counts for where rows are drawn or spread evenly: its label; of marked spans the type of the first, or nothing."""
+    return row.label or (row.spans[0].type if row.spans else "")
+
+
 def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewal | None:
     """Which predictions a stand-in should make again; None while that does not pay. `budget`: rows that it may learn.
 
@@ -88,10 +93,10 @@ def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewa
         return None
     others = sorted(set(range(len(predictions))).difference(old))
     learn = [predictions[index].row for index in sorted(random.Random(f"{seed} renewal").sample(others, num_learned))]
-    known = {row.label for row in learn}
+    known = {stratum(row) for row in learn}
     return Renewal(
-        old=tuple(sorted(index for index in old if predictions[index].row.label in known)),
-        learn=tuple(Example(row.text, row.label) for row in learn),
+        old=tuple(sorted(index for index in old if stratum(predictions[index].row) in known)),
+        learn=tuple(Example(row.text, row.label, row.spans) for row in learn),
     )
 
 
@@ -149,7 +154,7 @@ def _draw_evenly(rows: Sequence[MinedRow], count: int, generator: random.Random)
     """One row of each class in turn, until there are `count`."""
     by_label: defaultdict[str, list[MinedRow]] = defaultdict(list)
     for row in rows:
-        by_label[row.label].append(row)
+        by_label[stratum(row)].append(row)
     labels = sorted(by_label)
     generator.shuffle(labels)
     for label in labels:

@@ -31,7 +31,8 @@ class ScoreCard:
     loss: float
     """Mean cross-entropy."""
     intervals: Intervals
-    calibration: Calibration
+    calibration: Calibration | None
+    """None where a student that marks spans named none."""
 
 
 def score(predicted: LogProbabilities, labels: Sequence[int], names: Sequence[str]) -> ScoreCard:

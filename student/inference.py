@@ -9,7 +9,7 @@ import torch
 
 from student.data import Tokens, collate, sorted_batches
 from student.hardware import Hardware
-from student.heads import LogProbabilities
+from student.heads import LogProbabilities, cross_entropy
 from student.memory import RowLimit
 from student.model import Student
 
@@ -18,13 +18,15 @@ __all__ = ["LogProbabilities", "cross_entropy", "predict"]
 
 @torch.inference_mode()
 def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batch_size: int) -> LogProbabilities:
-    """In the order of `tokens`. Leaves the model in evaluation mode, on the device of `hardware`. Batches that memory has no room for are
-    computed in pieces.
+    """In the order of `tokens`; see LogProbabilities. Leaves the model in evaluation mode, on the device of `hardware`. Batches that memory
+    has no room for are computed in pieces.
     """
     model = student.model.to(hardware.device).eval()  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
-    result = np.empty((len(tokens), len(student.labels)))
+    lengths = [len(row) for row in tokens]
+    ends = np.cumsum([0, *map(student.head.num_answers, lengths)])
+    result = np.empty((ends[-1], len(student.outputs)))
     limit = RowLimit(batch_size)
-    for batch in sorted_batches([len(row) for row in tokens], batch_size):
+    for batch in sorted_batches(lengths, batch_size):
         done = 0
         while done < len(batch):
             piece = batch[done : done + limit.rows]
@@ -34,11 +36,7 @@ def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batc
             except RuntimeError as error:
                 limit.halve(error, len(piece))
             else:
-                result[piece] = student.head.decode(logits)
+                answers = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in piece])
+                result[answers] = student.head.decode(logits, [lengths[row] for row in piece])
                 done += len(piece)
     return result
-
-
-def cross_entropy(predicted: LogProbabilities, labels: Sequence[int]) -> float:
-    """Mean over the rows, in nats."""
-    return float(-predicted[np.arange(len(labels)), np.asarray(labels)].mean())

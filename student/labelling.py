@@ -1,11 +1,11 @@
-"""Label a stream of rows: window in, window out, in order. Holds one window at a time."""
+"""Label a stream of rows, or mark their spans: window in, window out, in order. Holds one window at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from student.predictions import TextPredictor
+from student.predictions import TextPredictor, labels_only
 from student.row_reader import Chunk
 from student.row_writer import Answers, Write
 
@@ -56,12 +56,13 @@ def _label(predictor: TextPredictor, chunk: Chunk, batch_size: int, probabilitie
     rows = [row for row in range(len(chunk.texts)) if row not in chunk.problems]
     texts = [chunk.texts[row] for row in rows]
     predictions = predictor.predict_texts(texts, batch_size)
-    best = dict(zip(rows, predictions.best(), strict=True))
-    everything = dict(zip(rows, predictions.probabilities(), strict=True)) if probabilities else {}
+    answered = [(answer, confidence) for answer, confidence in predictions.best()]
+    best = dict(zip(rows, answered, strict=True))
+    everything = dict(zip(rows, labels_only(predictions).probabilities(), strict=True)) if probabilities else {}
     order = range(len(chunk.texts))
     answers = Answers(
-        predicted=[best[row].label if row in best else None for row in order],
-        confidence=[best[row].confidence if row in best else None for row in order],
+        predicted=[best[row][0] if row in best else None for row in order],
+        confidence=[best[row][1] if row in best else None for row in order],
         probabilities=[everything.get(row) for row in order] if probabilities else None,
         problem=[chunk.problems.get(row) for row in order],
     )

@@ -1,6 +1,6 @@
-"""The student as a network: a Hugging Face encoder with a classification head, made new or loaded.
+"""The student as a network: a Hugging Face encoder with a head, made new or loaded.
 
-Invariants: what is saved loads with plain `AutoModelForSequenceClassification.from_pretrained`; only safetensors are read; code that comes
+Invariants: what is saved loads with plain `from_pretrained` of the head's class in transformers; only safetensors are read; code that comes
 with a model is never run; a new student is the same for the same seed.
 
 Two things make a student of few rows a better one, both only by the values it starts with:
@@ -33,6 +33,7 @@ from engine.config import StudentConfig
 from engine.errors import UserError
 from student.encoder import check_encoder, encoder_source
 from student.heads import HEADS, Head
+from student.predictions import MARKS_SPANS
 
 MEAN_WEIGHT = 8.0
 """How much the mean outweighs the first token where the added layer sums the two."""
@@ -42,12 +43,22 @@ POOLER_SCALE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A network with its tokenizer; output i is the logit of `labels[i]`."""
+    """A network with its tokenizer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
+    """The task's: classes of texts, or types of entities."""
     head: Head = field(default=HEADS["classification"])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Output i is the logit of `outputs[i]`: a label, or a tag."""
+        return self.head.outputs(self.labels)
+
+    @property
+    def marks_spans(self) -> bool:
+        return not self.head.reads_first_token
 
     @property
     def max_length(self) -> int:
@@ -70,21 +81,23 @@ class Student:
         return [parameter for parameter in self.model.parameters() if id(parameter) not in encoder]
 
 
-def new_student(config: StudentConfig, labels: Sequence[str], seed: int) -> Student:
+def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: str = "classification") -> Student:
     """A student that knows the language, and nothing of the task. UserError if the encoder cannot be had."""
     check_encoder(config)
+    head = HEADS[kind]
+    outputs = head.outputs(labels)
     source = encoder_source(config.encoder)
     revision = config.revision
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model_config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-            is_mean_pooled = model_config.model_type == "bert" and _is_mean_pooled(source, revision)
-            model_config.num_labels = len(labels)
-            model_config.id2label = dict(enumerate(labels))
-            model_config.label2id = {label: index for index, label in enumerate(labels)}
+            is_mean_pooled = head.reads_first_token and model_config.model_type == "bert" and _is_mean_pooled(source, revision)
+            model_config.num_labels = len(outputs)
+            model_config.id2label = dict(enumerate(outputs))
+            model_config.label2id = {output: index for index, output in enumerate(outputs)}
             model_config.num_hidden_layers += int(is_mean_pooled)
-            model, loading = HEADS["classification"].auto_model.from_pretrained(
+            model, loading = head.auto_model.from_pretrained(
                 source,
                 config=model_config,
                 revision=revision,
@@ -101,10 +114,12 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int) -> Stud
     if is_mean_pooled:
         _start_as_mean(cast(BertForSequenceClassification, model))
     if config.head_learning_rate is not None:
-        _start_undecided(model, len(labels))
+        _start_undecided(model, len(outputs))
     tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length, _num_positions(model))
     _align(model)
-    return Student(model, tokenizer, tuple(labels))
+    student = Student(model, tokenizer, tuple(labels), head)
+    _require_places(student, source)
+    return student
 
 
 def load_student(folder: Path) -> Student:
@@ -113,7 +128,8 @@ def load_student(folder: Path) -> Student:
         raise UserError(f"{folder} is no student (it has no config.json); give the folder of one, e.g. runs/quickstart/student/final")
     try:
         with _quiet():
-            model, loading = HEADS["classification"].auto_model.from_pretrained(
+            head = head_of(AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures)
+            model, loading = head.auto_model.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -122,15 +138,34 @@ def load_student(folder: Path) -> Student:
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise UserError(f"{folder} is no student: its weights lack {', '.join(missing[:3])}; give a model trained for classification")
-    labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    outputs = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    try:
+        labels = head.labels(outputs)
+    except ValueError as error:
+        raise UserError(f"{folder} is no student: {error}") from None
     _align(model)
-    return Student(model, tokenizer, labels)
+    student = Student(model, tokenizer, labels, head)
+    _require_places(student, str(folder))
+    return student
+
+
+def head_of(architectures: Sequence[str] | None) -> Head:
+    """By the names in a `config.json`."""
+    return HEADS["ner" if any(name.endswith(MARKS_SPANS) for name in architectures or ()) else "classification"]
 
 
 def save_student(student: Student, folder: Path) -> None:
     with _quiet():
         student.model.save_pretrained(folder)
         student.tokenizer.save_pretrained(folder)
+
+
+def _require_places(student: Student, source: str) -> None:
+    if student.marks_spans and not student.tokenizer.is_fast:
+        raise UserError(
+            f"{source} has a tokenizer that does not say where its tokens stand in the text, which marking spans needs; "
+            "give an encoder with a tokenizer.json"
+        )
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""A student that was exported to ONNX at work: texts in, labels out, with onnxruntime and tokenizers. Loads neither torch nor transformers.
+"""A student that was exported to ONNX at work: texts in, labels or spans out, with onnxruntime and tokenizers. Loads neither torch nor
+transformers.
 
 It reads what `student.export` writes: `config.json` for the labels and the padding, `tokenizer.json` and `tokenizer_config.json` for the
 words and where texts are cut, and one of the graphs in `onnx/`.
@@ -19,7 +20,8 @@ from tokenizers import Tokenizer
 
 from engine.errors import UserError
 from engine.text import readable
-from student.predictions import Predictions, batches_by_length, pad
+from student.bio import places_of, span_types
+from student.predictions import MARKS_SPANS, AnyPredictions, Predictions, SpanPredictions, answers, batches_by_length, pad
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -42,6 +44,8 @@ class OnnxPredictor:
     padding: int
     filler: int
     """What stands for a text of no token at all: a network wants one to read."""
+    outputs: tuple[str, ...] = ()
+    """Tags, where it marks spans; none where it gives a text one of `labels`."""
 
     @classmethod
     def load(cls, folder: Path, backend: str = "onnx", threads: int = 0) -> Self:
@@ -59,24 +63,39 @@ class OnnxPredictor:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         labels = tuple(name for _, name in sorted((int(index), name) for index, name in config["id2label"].items()))
+        outputs: tuple[str, ...] = ()
+        if any(name.endswith(MARKS_SPANS) for name in config.get("architectures") or ()):
+            labels, outputs = _types(labels, folder), labels
         unknown = settings.get("unk_token")
         filler = tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
-        return cls(_open_session(file, threads), tokenizer, labels, max_length, config.get("pad_token_id") or 0, filler or 0)
+        return cls(_open_session(file, threads), tokenizer, labels, max_length, config.get("pad_token_id") or 0, filler or 0, outputs)
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+    @property
+    def marks_spans(self) -> bool:
+        return bool(self.outputs)
+
+    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
         """In the order of the texts."""
-        encodings = self.tokenizer.encode_batch_fast([readable(text) for text in texts])
+        # The fast way does not say where tokens stand.
+        encode = self.tokenizer.encode_batch if self.marks_spans else self.tokenizer.encode_batch_fast
+        encodings = encode([readable(text) for text in texts])
         tokens = [encoding.ids or [self.filler] for encoding in encodings]
-        return Predictions(
-            self.labels, self.log_probabilities(tokens, batch_size), sum(bool(encoding.overflowing) for encoding in encodings)
-        )
+        num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
+        predicted = self.log_probabilities(tokens, batch_size)
+        if not self.marks_spans:
+            return Predictions(self.labels, predicted, num_cut)
+        places = (places_of(text, encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True))
+        return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
 
     def log_probabilities(self, tokens: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float64]:
-        """Of rows that are tokens already, in their order."""
-        result = np.empty((len(tokens), len(self.labels)))
-        for batch in batches_by_length([len(row) for row in tokens], batch_size):
+        """Of rows that are tokens already, in their order; of each token where it marks spans."""
+        lengths = [len(row) for row in tokens]
+        ends = np.cumsum([0, *(lengths if self.marks_spans else [1] * len(tokens))])
+        result = np.empty((ends[-1], len(self.outputs or self.labels)))
+        for batch in batches_by_length(lengths, batch_size):
             outputs: Any = self.session.run(["logits"], pad([tokens[row] for row in batch], self.padding))
-            result[batch] = log_softmax(outputs[0].astype(np.float64), axis=1)
+            places = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in batch])
+            result[places] = log_softmax(answers(outputs[0].astype(np.float64), [lengths[row] for row in batch]), axis=1)
         return result
 
 
@@ -92,6 +111,13 @@ def _open_session(file: Path, threads: int) -> InferenceSession:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but this one
         raise UserError(f"{file} is no graph that onnxruntime can read: {str(error).splitlines()[0]}") from None
+
+
+def _types(tags: Sequence[str], folder: Path) -> tuple[str, ...]:
+    try:
+        return span_types(tags)
+    except ValueError as error:
+        raise UserError(f"{folder} is no student: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

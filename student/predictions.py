@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import UserError
+from student.bio import Places
+from student.span_decoding import GuessedSpans, decode_spans
+
+MARKS_SPANS = "ForTokenClassification"
+"""How the architectures end, in a `config.json`, of students that mark spans."""
 DIGITS = 6
 """Of a probability, where it is written; more would only be noise of the arithmetic."""
 
@@ -45,19 +51,97 @@ class Predictions:
         rows: list[list[float]] = np.exp(self.log_probabilities).round(DIGITS).tolist()
         return [dict(zip(self.labels, row, strict=True)) for row in rows]
 
+    def part(self, start: int, end: int) -> Self:
+        """Of some neighbouring texts, without how many were cut."""
+        return type(self)(self.labels, self.log_probabilities[start:end], 0)
+
+    def and_those(self, parts: Sequence[Predictions]) -> Predictions:
+        """Of these texts, then of the others."""
+        return Predictions(self.labels, np.concatenate([part.log_probabilities for part in (self, *parts)]), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanPredictions:
+    """The same of a student that marks spans."""
+
+    labels: tuple[str, ...]
+    """The types of entities."""
+    log_probabilities: NDArray[np.float64]
+    """A row for each token, text after text; a column for each of `student.bio.tag_names(labels)`."""
+    places: tuple[Places, ...]
+    """Of the tokens of each text."""
+    num_cut: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def best(self) -> list[GuessedSpans]:
+        """With confidences as they are written."""
+        return [
+            GuessedSpans(tuple(span._replace(confidence=round(span.confidence, DIGITS)) for span in spans), round(confidence, DIGITS))
+            for spans, confidence in self.decoded()
+        ]
+
+    def decoded(self) -> list[GuessedSpans]:
+        ends = self._ends()
+        return [
+            decode_spans(self.log_probabilities[ends[row] : ends[row + 1]], places, self.labels) for row, places in enumerate(self.places)
+        ]
+
+    def part(self, start: int, end: int) -> Self:
+        ends = self._ends()
+        return type(self)(self.labels, self.log_probabilities[ends[start] : ends[end]], self.places[start:end], 0)
+
+    def and_those(self, parts: Sequence[SpanPredictions]) -> SpanPredictions:
+        every = (self, *parts)
+        log_probabilities = np.concatenate([part.log_probabilities for part in every])
+        return SpanPredictions(self.labels, log_probabilities, tuple(places for part in every for places in part.places), 0)
+
+    def _ends(self) -> NDArray[np.int64]:
+        """Where each text's tokens end, behind a 0."""
+        return np.cumsum([0, *map(len, self.places)])
+
+
+AnyPredictions: TypeAlias = Predictions | SpanPredictions
+
+
+def labels_only(predictions: AnyPredictions) -> Predictions:
+    """UserError for those of a student that marks spans."""
+    if isinstance(predictions, SpanPredictions):
+        raise UserError("this student marks spans, and a text has no label; expected one that was trained for classification")
+    return predictions
+
+
+def spans_only(predictions: AnyPredictions) -> SpanPredictions:
+    """UserError for those of a student that gives a text a label."""
+    if isinstance(predictions, Predictions):
+        raise UserError("this student gives a text one label, and marks no spans; expected one that was trained for `ner`")
+    return predictions
+
+
+def joined(parts: Sequence[AnyPredictions]) -> AnyPredictions:
+    """Of one student, and of one part at least; without how many were cut."""
+    first, *others = parts
+    return first.and_those(others)  # pyright: ignore[reportArgumentType] -- one student's are of one class
+
 
 class TextPredictor(Protocol):
     """A student ready to work, for one caller at a time. Keeps nothing of what it has predicted: a stream can be fed to it in pieces."""
 
     @property
-    def labels(self) -> tuple[str, ...]: ...
+    def labels(self) -> tuple[str, ...]:
+        """Or the types of entities, where it marks spans."""
+        ...
+
+    @property
+    def marks_spans(self) -> bool: ...
 
     @property
     def max_length(self) -> int:
         """Tokens of a text that it reads; the rest is cut."""
         ...
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
         """Texts of like length are computed together, so give many batches' worth at a time."""
         ...
 
@@ -67,6 +151,11 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def answers(values: NDArray[Any], lengths: Sequence[int]) -> NDArray[Any]:
+    """What a network says of a padded batch, without what it says of padding: a row for each text, or for each token, text after text."""
+    return values if values.ndim == 2 else np.concatenate([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
 def pad(tokens: Sequence[Sequence[int] | NDArray[np.int32]], padding: int) -> dict[str, NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""A trained student at work in PyTorch: texts in, labels out. `student.onnx_predictor` does the same without PyTorch."""
+"""A trained student at work in PyTorch: texts in, labels or spans out. `student.onnx_predictor` does the same without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from student.evaluation import ScoreCard, score
 from student.hardware import Hardware, choose_hardware
 from student.inference import LogProbabilities, predict
 from student.model import Student, load_student
-from student.predictions import Prediction, Predictions, TextPredictor
+from student.predictions import AnyPredictions, Prediction, Predictions, SpanPredictions, TextPredictor, labels_only, spans_only
+from student.span_decoding import GuessedSpans
+from student.span_evaluation import evaluate_spans
 
 __all__ = ["Prediction", "Predictor", "score_rows"]
 
@@ -36,28 +38,46 @@ class Predictor:
         return self.student.labels
 
     @property
+    def marks_spans(self) -> bool:
+        return self.student.marks_spans
+
+    @property
     def max_length(self) -> int:
         return self.student.max_length
 
     def predict(self, texts: Sequence[str], batch_size: int = 64) -> list[Prediction]:
-        """In the order of the texts; texts of like length are computed together, so give many at a time."""
-        return self.predict_texts(texts, batch_size).best()
+        """In the order of the texts; texts of like length are computed together, so give many at a time. UserError for a student that
+        marks spans: ask `predict_spans`.
+        """
+        return labels_only(self.predict_texts(texts, batch_size)).best()
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
-        tokens, num_cut = tokenise_counting(self.student.tokenizer, texts)
-        return Predictions(self.labels, predict(self.student, tokens, self.hardware, batch_size), num_cut)
+    def predict_spans(self, texts: Sequence[str], batch_size: int = 64) -> list[GuessedSpans]:
+        """The same of a student that marks spans; UserError for another one."""
+        return spans_only(self.predict_texts(texts, batch_size)).best()
+
+    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
+        tokens, num_cut, places = tokenise_counting(self.student.tokenizer, texts, with_places=self.marks_spans)
+        predicted = predict(self.student, tokens, self.hardware, batch_size)
+        if self.marks_spans:
+            return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
+        return Predictions(self.labels, predicted, num_cut)
 
     def log_probabilities(self, texts: Sequence[str], batch_size: int = 64) -> LogProbabilities:
         return self.predict_texts(texts, batch_size).log_probabilities
 
 
 def score_rows(predictor: TextPredictor, rows: Sequence[Example], batch_size: int = 64) -> ScoreCard:
-    """UserError for a row whose label the student does not have."""
+    """UserError for a row with a label, or a type of entity, that the student does not have."""
     names = predictor.labels
     position = {name: index for index, name in enumerate(names)}
-    for number, row in enumerate(rows, start=1):
-        if row.label not in position:
-            shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-            raise UserError(f"row {number} has the label {row.label!r}, which the student does not know; its labels are {shown}")
     predicted = predictor.predict_texts([row.text for row in rows], batch_size)
+    marks_spans = isinstance(predicted, SpanPredictions)
+    for number, row in enumerate(rows, start=1):
+        for name in [span.type for span in row.spans] if marks_spans else [row.label]:
+            if name not in position:
+                what = "type" if marks_spans else "label"
+                shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+                raise UserError(f"row {number} has the {what} {name!r}, which the student does not know; its {what}s are {shown}")
+    if marks_spans:
+        return evaluate_spans(predicted, rows)
     return score(predicted.log_probabilities, [position[row.label] for row in rows], names)

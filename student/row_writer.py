@@ -1,7 +1,7 @@
 """Where labelled rows go: JSON lines, CSV or Parquet, each row with the columns it came with.
 
-Invariant: what has its final name is complete. New columns are `predicted`, `confidence`, `probabilities` where they are asked for, and
-`problem` for what could not be labelled (in JSON lines only where there is one).
+Invariant: what has its final name is complete. New columns are `predicted` (a label, or the list of a text's spans), `confidence`,
+`probabilities` where they are asked for, and `problem` for what could not be labelled (in JSON lines only where there is one).
 """
 
 # pyright: reportUnknownParameterType=false
@@ -23,16 +23,19 @@ import pyarrow.parquet as pq
 
 from engine.errors import StoreError, UserError
 from student.row_reader import Chunk
+from student.span_decoding import GuessedSpan
 
 COLUMNS = ("predicted", "confidence", "probabilities", "problem")
 KINDS = (".jsonl", ".csv", ".parquet")
+SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("confidence", pa.float32())]))
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What is said of the rows of a chunk; None where nothing is."""
 
-    predicted: Sequence[str | None]
+    predicted: Sequence[str | Sequence[GuessedSpan] | None]
+    """Labels, or spans."""
     confidence: Sequence[float | None]
     probabilities: Sequence[dict[str, float] | None] | None
     problem: Sequence[str | None]
@@ -50,7 +53,7 @@ def check_output(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, labels: Sequence[str]) -> Generator[Write]:
+def writing(path: Path, labels: Sequence[str], *, marks_spans: bool = False) -> Generator[Write]:
     """A file of the kind its ending says, there only when the block is left without an error; it replaces what is there."""
     check_output(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -60,7 +63,7 @@ def writing(path: Path, labels: Sequence[str]) -> Generator[Write]:
                 yield JsonWriter(file).write
             else:
                 with ExitStack() as stack:
-                    yield TableWriter(file, path, labels, stack).write
+                    yield TableWriter(file, path, labels, stack, marks_spans=marks_spans).write
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -82,7 +85,7 @@ class JsonWriter:
         lines: list[dict[str, Any]] = []
         for row, record in enumerate(records):
             _require_free(record)
-            line = record | {"predicted": answers.predicted[row], "confidence": answers.confidence[row]}
+            line = record | {"predicted": _plain(answers.predicted[row]), "confidence": answers.confidence[row]}
             if answers.probabilities is not None:
                 line["probabilities"] = answers.probabilities[row]
             if answers.problem[row] is not None:
@@ -95,7 +98,7 @@ class JsonWriter:
 class TableWriter:
     """CSV or Parquet. The first rows fix the columns."""
 
-    def __init__(self, file: IO[bytes], path: Path, labels: Sequence[str], stack: ExitStack) -> None:
+    def __init__(self, file: IO[bytes], path: Path, labels: Sequence[str], stack: ExitStack, *, marks_spans: bool = False) -> None:
         self._file = file
         self._path = path
         self._stack = stack
@@ -105,12 +108,13 @@ class TableWriter:
         # A CSV cell holds no structure: there it is JSON.
         self._probabilities = pa.string() if in_csv else pa.struct([(label, pa.float32()) for label in labels])
         self._encode: Callable[[Any], Any] = _as_json if in_csv else _as_is
+        self._marks_spans = marks_spans
 
     def write(self, chunk: Chunk, answers: Answers) -> None:
         try:
             batch = self._columns(chunk)
             columns = {
-                "predicted": pa.array(answers.predicted, pa.string()),
+                "predicted": self._predicted(answers),
                 "confidence": pa.array(answers.confidence, pa.float32()),
                 "problem": pa.array(answers.problem, pa.string()),
             }
@@ -125,6 +129,12 @@ class TableWriter:
         except (pa.ArrowException, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--out {self._path}: rows do not fit into its columns ({reason}); give a name that ends in .jsonl") from None
+
+    def _predicted(self, answers: Answers) -> pa.Array:
+        plain = [_plain(answer) for answer in answers.predicted]
+        if not self._marks_spans:
+            return pa.array(plain, pa.string())
+        return pa.array([self._encode(spans) for spans in plain], pa.string() if self._path.suffix == ".csv" else SPANS)
 
     def _columns(self, chunk: Chunk) -> pa.RecordBatch:
         batch = chunk.batch
@@ -148,7 +158,12 @@ def _require_free(names: Any) -> None:
             raise UserError(f"the rows have a column {name!r} already, which would be lost; rename or remove it first")
 
 
-def _as_json(value: dict[str, float] | None) -> str | None:
+def _plain(answer: str | Sequence[GuessedSpan] | None) -> str | list[dict[str, Any]] | None:
+    """As JSON and Arrow take it."""
+    return answer if answer is None or isinstance(answer, str) else [span._asdict() for span in answer]
+
+
+def _as_json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 

@@ -1,4 +1,5 @@
-"""Every row that the student may learn from, tokenised once: an Arrow file a round, memory-mapped.
+"""Every row that the student may learn from, tokenised once: an Arrow file a round, memory-mapped. Where a task marks spans, the tags and
+places of a row's tokens lie beside them.
 
 Invariants: rows are numbered from 0 in the order seed, round 1, round 2, …, and within a round by their ids, whatever order they came in;
 a file that has its name is complete. What a round costs is what it adds. The files are a cache: where they are of another tokenizer or
@@ -15,30 +16,21 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import StoreError
 from engine.records import Example
 from engine.rundir import write_atomically
-from engine.store import escape, unescape
+from engine.store import unescape
 from engine.text import readable
-from student.data import Rows, tokenise_counting
+from student.data import Rows
+from student.row_columns import ROW_COLUMNS
+from student.tagging_losses import tagging_losses
 
-_SCHEMA = pa.schema(
-    [
-        ("text", pa.string()),
-        ("label", pa.int32()),
-        ("tokens", pa.list_(pa.int32())),
-        ("weight", pa.float32()),
-        ("distribution", pa.list_(pa.float32())),
-    ]
-)
 _KEY = b"reflux.tokens"
 """Of a file's metadata: what the tokens depend on."""
 
@@ -51,24 +43,26 @@ class _Part:
 
     first: int
     table: pa.Table
-    tokens: NDArray[np.int32]
-    ends: NDArray[np.int32]
-    """Where each row's tokens end, behind a 0."""
+    lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int32]]]
+    """Columns of lists: their values, and where each row's end, behind a 0."""
+
+    def slices(self, name: str, places: Sequence[int]) -> list[NDArray[np.int32]]:
+        values, ends = self.lists[name]
+        return [values[ends[place] : ends[place + 1]] for place in places]
 
 
 class RowCache:
-    """One a worker; `labels` are the task's, and a row's label is kept as its position there."""
+    """One a worker; `labels` are the task's, `kind` as in TaskSpec."""
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> None:
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], kind: str = "classification") -> None:
         self._folder = folder
         self._tokenizer = tokenizer
-        self._names = tuple(labels)
-        self._stored_names = pa.array([escape(label) for label in labels], pa.string())
+        self._columns = ROW_COLUMNS[kind](labels)
         self._version = _version(tokenizer, labels)
         self._parts: list[_Part] = []
         self._firsts = np.zeros(0, np.int64)
         self.labels: NDArray[np.int32] = np.zeros(0, np.int32)
-        """Of all rows; so that a draw of some need not look at each."""
+        """Of all rows, or the strata that they count for; so that a draw of some need not look at each."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,25 +87,30 @@ class RowCache:
     def add_seed(self, rows: Iterable[Example]) -> range:
         """Round 0; to be followed by the others in order."""
         rows = list(rows)
-        return self._add(0, [row.text for row in rows], pa.array([escape(row.label) for row in rows], pa.string()), {})
+        return self._add(0, [row.text for row in rows], self._columns.stored(rows), {})
 
     def add_samples(self, round: int, samples: pa.Table) -> range:
-        """Rows of the samples table, as the store gives them. The numbers they get. StoreError for a label outside the task."""
+        """Rows of the samples table, as the store gives them. The numbers they get. StoreError for a label or type outside the task."""
         samples = samples.sort_by([("round", "ascending"), ("id", "ascending")])
         texts = [unescape(text) for text in samples.column("text").to_pylist()]
         extras = {
             ours: samples.column(theirs).combine_chunks()
             for ours, theirs in (("weight", "agreement"), ("distribution", "label_probabilities"))
         }
-        return self._add(round, texts, samples.column("label").combine_chunks(), extras)
+        return self._add(round, texts, samples.column(self._columns.source).combine_chunks(), extras)
 
     def rows(self, numbers: Iterable[int]) -> Rows:
         tokens: list[NDArray[np.int32]] = []
+        tags: list[NDArray[np.int32]] = []
+        token_places: list[NDArray[np.int32]] = []
         weights: list[float | None] = []
         distributions: list[list[float] | None] = []
         numbers = np.fromiter(numbers, np.int64)
         for part, places in self._places(numbers):
-            tokens += [part.tokens[part.ends[place] : part.ends[place + 1]] for place in places]
+            tokens += part.slices("tokens", places)
+            if "tags" in part.lists:
+                tags += part.slices("tags", places)
+                token_places += [flat.reshape(-1, 2) for flat in part.slices("places", places)]
             for name, values in (("weight", weights), ("distribution", distributions)):
                 column = part.table.column(name)
                 values += [None] * len(places) if column.null_count == len(column) else column.take(pa.array(places)).to_pylist()
@@ -120,12 +119,17 @@ class RowCache:
             self.labels[numbers].tolist(),
             None if _all_none(weights) else [1.0 if weight is None else weight for weight in weights],
             None if _all_none(distributions) else distributions,
+            *((tags, token_places) if "tags" in self._columns.schema.names else ()),
         )
 
     def examples(self, numbers: Iterable[int]) -> list[Example]:
         numbers = np.fromiter(numbers, np.int64)
-        texts = [text for part, places in self._places(numbers) for text in part.table.column("text").take(pa.array(places)).to_pylist()]
-        return [Example(text, self._names[label]) for text, label in zip(texts, self.labels[numbers].tolist(), strict=True)]
+        shown = [*dict.fromkeys(("text", "label", self._columns.source))]
+        return [
+            example
+            for part, places in self._places(numbers)
+            for example in self._columns.examples(part.table.select(shown).take(pa.array(places)))
+        ]
 
     def _places(self, numbers: NDArray[np.int64]) -> Iterable[tuple[_Part, list[int]]]:
         """Runs of neighbours in one file, with their places in it."""
@@ -137,26 +141,18 @@ class RowCache:
             part = self._parts[int(parts[start])]
             yield part, (numbers[start:end] - part.first).tolist()
 
-    def _add(self, round: int, texts: Sequence[str], labels: pa.Array, extras: dict[str, pa.Array]) -> range:
+    def _add(self, round: int, texts: Sequence[str], source: pa.Array, extras: dict[str, pa.Array]) -> range:
         texts = [readable(text) for text in texts]
-        positions = pc.call_function("index_in", [labels], pc.SetLookupOptions(self._stored_names))
-        if positions.null_count:
-            unknown = labels.filter(positions.is_null())[0].as_py()
-            raise StoreError(
-                f"a row of round {round} has the label {unknown!r}, which is none of the task's; the samples table was changed"
-            )
-        tokens, num_cut = tokenise_counting(self._tokenizer, texts)
-        if num_cut:
-            longest = self._tokenizer.model_max_length
-            log.warning("round %d: %d of %d texts are longer than %d tokens and are cut there", round, num_cut, len(texts), longest)
-        columns: dict[str, Any] = {
-            "text": pa.array(texts, pa.string()),
-            "label": positions,
-            "tokens": pa.array(tokens, pa.list_(pa.int32())),
-            **extras,
-        }
-        arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(texts), field.type) for field in _SCHEMA]
-        table = pa.Table.from_arrays(arrays, schema=_SCHEMA.with_metadata({_KEY: self._version}))
+        encoded = self._columns.encode(texts, source, self._tokenizer, round)
+        longest = self._tokenizer.model_max_length
+        if encoded.num_cut:
+            log.warning("round %d: %d of %d texts are longer than %d tokens and are cut there", round, encoded.num_cut, len(texts), longest)
+        for loss in tagging_losses(texts, encoded.taggings, longest):
+            log.warning("round %d: %s", round, loss)
+        columns = {"text": pa.array(texts, pa.string()), **encoded.columns, **extras}
+        schema = self._columns.schema
+        arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(texts), field.type) for field in schema]
+        table = pa.Table.from_arrays(arrays, schema=schema.with_metadata({_KEY: self._version}))
         content = pa.BufferOutputStream()
         with pa.ipc.new_file(content, table.schema) as writer:
             writer.write_table(table)
@@ -172,12 +168,10 @@ class RowCache:
             table = pa.ipc.open_file(pa.memory_map(str(self._path(round)))).read_all()
         except (pa.ArrowException, OSError):
             return False
-        if (table.schema.metadata or {}).get(_KEY) != self._version or table.schema.names != _SCHEMA.names:
+        if (table.schema.metadata or {}).get(_KEY) != self._version or table.schema.names != self._columns.schema.names:
             return False
-        lists = table.column("tokens").combine_chunks()
-        # An empty table has no chunk, and its combination an offset or none.
-        ends = lists.offsets.to_numpy() if len(lists) else np.zeros(1, np.int32)
-        self._parts.append(_Part(len(self), table, lists.values.to_numpy(), ends))
+        lists = {name: _list_views(table.column(name)) for name in ("tokens", "tags", "places") if name in table.schema.names}
+        self._parts.append(_Part(len(self), table, lists))
         self._firsts = np.append(self._firsts, len(self))
         self.labels = np.concatenate([self.labels, table.column("label").to_numpy()])
         return True
@@ -191,6 +185,12 @@ def _version(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> bytes
     vocabulary = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
     content = repr((vocabulary, tokenizer.model_max_length, tuple(labels)))
     return hashlib.sha256(content.encode()).hexdigest().encode()
+
+
+def _list_views(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    lists = column.combine_chunks()
+    # An empty table has no chunk, and its combination an offset or none.
+    return lists.values.to_numpy(), lists.offsets.to_numpy() if len(lists) else np.zeros(1, np.int32)
 
 
 def _all_none(values: Iterable[object]) -> bool:

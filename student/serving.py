@@ -2,6 +2,8 @@
 
     POST /predict   {"texts": ["…", "…"]}, and "probabilities": true for those of all labels
                     -> {"predictions": [{"label": "…", "confidence": 0.98}, …]}
+                    of a student that marks spans
+                    -> {"predictions": [{"spans": [{"start": 0, "end": 5, "type": "…", "confidence": 0.98}, …], "confidence": 0.9}, …]}
     GET  /health    -> {"status": "ok", "labels": […], …}
     GET  /metrics   for Prometheus
 
@@ -24,7 +26,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from engine.errors import UserError
 from student.batching import Batcher, BusyError
-from student.predictions import TextPredictor
+from student.predictions import SpanPredictions, TextPredictor
+from student.span_decoding import GuessedSpans
 
 RETRY_AFTER_S = 1
 STOP_TIMEOUT_S = 30.0
@@ -96,6 +99,10 @@ def make_app(predictor: TextPredictor, batcher: Batcher, metrics: Metrics, limit
             reason = f"{batcher.num_waiting} texts wait already, {limits.max_waiting} may; try again, or send fewer at once"
             return _error(503, reason, {"Retry-After": str(RETRY_AFTER_S)})
         metrics.texts.inc(len(found))
+        if isinstance(found, SpanPredictions):
+            if wanted.probabilities:
+                raise _WrongRequestError("this student marks spans, each with its confidence; leave out `probabilities`")
+            return _json({"predictions": [_spans(guess) for guess in found.best()]})
         predictions: list[dict[str, Any]] = [{"label": label, "confidence": confidence} for label, confidence in found.best()]
         if wanted.probabilities:
             for prediction, row in zip(predictions, found.probabilities(), strict=True):
@@ -155,6 +162,10 @@ def _answering(metrics: Metrics, limits: ServingLimits) -> Any:
         return response
 
     return middleware
+
+
+def _spans(guess: GuessedSpans) -> dict[str, Any]:
+    return {"spans": [span._asdict() for span in guess.spans], "confidence": guess.confidence}
 
 
 def _json(value: Any) -> web.Response:

@@ -23,7 +23,7 @@ from student.data import Rows, collate, num_steps, training_batches
 from student.embedding import only_used_rows
 from student.hardware import Hardware
 from student.heads import Objective
-from student.inference import cross_entropy, predict
+from student.inference import predict
 from student.memory import RowLimit
 from student.model import Student
 from student.optimizer import TOKEN_IDS, Moments, learning_rate_factor, make_optimizer, read_moments, take_up_moments
@@ -96,7 +96,8 @@ class _Epochs:
         best_moments: Moments | None = None
         for epoch, rows in enumerate(epochs, start=1):
             self._run_epoch(rows, schedule, seed, epoch)
-            loss = cross_entropy(predict(self._student, validation.tokens, self._hardware, config.batch_size), validation.labels)
+            predicted = predict(self._student, validation.tokens, self._hardware, config.batch_size)
+            loss = self._student.head.mean_loss(predicted, validation)
             self._require_number(loss, epoch)
             if loss < best_loss:
                 best_loss, best_epoch = loss, epoch
@@ -168,9 +169,10 @@ class _Epochs:
 def _objective(student: Student, rows: Rows, config: StudentConfig, hardware: Hardware) -> Objective:
     class_weights = None
     if config.class_weights == "balanced":
-        counts = np.bincount(np.asarray(rows.labels), minlength=len(student.labels))
-        # Of rows that are there they come to 1 on average; a class without rows has nothing to weigh.
-        weights = len(rows) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        truth = student.head.truth(rows)
+        counts = np.bincount(truth[truth >= 0], minlength=len(student.outputs))
+        # Of answers that are there they come to 1 on average; a class without any has nothing to weigh.
+        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         class_weights = torch.tensor(weights, dtype=torch.float32, device=hardware.device)
     return Objective(class_weights, config.label_smoothing, config.soft_labels, config.temperature)
 

@@ -43,16 +43,21 @@ def with_examples(confusions: Iterable[Confusion], mined: Iterable[MinedRow]) ->
     )
 
 
-def find_changes(before: WeaknessReport | None, now: NDArray[np.bool_], labels: Sequence[str]) -> tuple[Change, ...]:
-    """Since the previous report. `now` says which validation rows are right, `labels` what they are."""
+def find_changes(
+    before: WeaknessReport | None, now: NDArray[np.bool_], labels: Sequence[Iterable[str]], unnamed: str = "class"
+) -> tuple[Change, ...]:
+    """Since the previous report. `now` says which validation rows are right, `labels` what each is, or which types of entities it has.
+    `unnamed`: how a weakness begins that no mistake has named yet.
+    """
     if before is None or len(before.hits) != len(now):
         return ()
     then = np.array([hit == "1" for hit in before.hits])
     names = {weakness.labels[0]: weakness.name for weakness in before.weaknesses}
     by_label: defaultdict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        by_label[label].append(row)
-    changes = [_change(names.get(label, f"class:{label}"), then[rows], now[rows]) for label, rows in by_label.items()]
+    for row, own in enumerate(labels):
+        for label in own:
+            by_label[label].append(row)
+    changes = [_change(names.get(label, f"{unnamed}:{label}"), then[rows], now[rows]) for label, rows in by_label.items()]
     changes = [change for change in changes if change.fixed + change.broken]
     adjusted = false_discovery_control([change.p_value for change in changes]) if changes else []
     changes = [replace(change, p_value=float(p_value)) for change, p_value in zip(changes, adjusted, strict=True)]

@@ -16,8 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +27,7 @@ from engine.manifest import Manifest
 from engine.records import Example, Finish, TaskSpec
 from engine.reports import FinalReport, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
-from engine.store import Evaluation, append_evaluation, read_rounds, samples_since
+from engine.store import Evaluation, append_evaluation, samples_since
 from engine.task import load_task
 from student.audit import audit
 from student.card import render_card
@@ -44,26 +43,25 @@ from student.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
-from student.data import Rows, tokenise
-from student.diagnosis import MAX_LEARNED_ROWS, Mined, as_predictions, assign_folds, mine, plan_renewal
-from student.evaluation import ScoreCard, score
+from student.data import Rows
+from student.diagnosis import MAX_LEARNED_ROWS, Mined, assign_folds, mine, plan_renewal, stratum
+from student.evaluation import ScoreCard
 from student.hardware import choose_hardware
 from student.inference import predict
+from student.kinds import kind_of
 from student.mined import MinedLog
 from student.model import Student, new_student
 from student.optimizer import Moments
 from student.replay import draw_replay
+from student.rounds import completed_rounds
 from student.rowcache import RowCache
-from student.slices import Vocabulary, find_slices
+from student.slices import Vocabulary
 from student.trainer import Training, train
-from student.weaknesses import find_changes, find_weaknesses, with_examples
 
 AUDITED_ROWS = 50_000
 """That an audit looks at; it draws further."""
 RENEWED_ROWS = 4 * MAX_LEARNED_ROWS
 """In a run with more, so few predictions are old that none is ever made again."""
-POLL_S = 0.05
-"""Between two looks at the rounds table's folder."""
 
 log = logging.getLogger(__name__)
 
@@ -79,26 +77,6 @@ def work(run: RunDir) -> None:
         worker.finish(read_json(run.finish, Finish))
 
 
-def completed_rounds(run: RunDir, last: int) -> Iterator[int]:
-    """Each round after `last`, as soon as its rows are complete; ends when the engine has finished and all are given."""
-    seen: frozenset[str] | None = None
-    newest = last
-    while True:
-        # Asked before the listing: what was completed before the engine's last word is then in it.
-        is_over = run.finish.exists()
-        names = frozenset(path.name for path in run.table("rounds").iterdir())
-        if names != seen:
-            seen = names
-            newest = max((record.round for record in read_rounds(run)), default=0)
-        if last < newest:
-            last += 1
-            yield last
-        elif is_over:
-            return
-        else:
-            time.sleep(POLL_S)
-
-
 class Worker:
     """One student between two rounds."""
 
@@ -108,10 +86,11 @@ class Worker:
         self._task = task
         self._student = student
         self._hardware = choose_hardware(config.student.device, config.student.precision)
-        self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names)
+        self._kind = kind_of(task.kind, task.label_names)
+        self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names, task.kind)
         strategy = config.strategy
         self._mined = MinedLog(run.student / "mined", strategy.right, strategy.hard + strategy.wrong)
-        self._validation = self._encode(task.validation)
+        self._validation = self._encode(task.validation, "validation")
         self._vocabulary = Vocabulary()
         self._moments: Moments | None = None
         self._updated = range(0)
@@ -127,7 +106,7 @@ class Worker:
         self._updated = self._cache.add_seed(self._task.seed)
         if self._config.strategy.mining == "out_of_fold":
             self._mined.add(0, self._cross_fit())
-        self._vocabulary.add(self._cache.rows(self._updated).tokens)
+        self._kind.meet(self._vocabulary, self._cache.rows(self._updated))
         self._train_and_report(0, watermark=0)
 
     def learn(self, round: int) -> None:
@@ -136,7 +115,7 @@ class Worker:
         self._updated = self._cache.add_samples(round, new.table)
         if self._config.strategy.mining == "out_of_fold":
             self._mined.add(round, [*self._renew(round), *self._predict_numbers(self._updated, round)])
-        self._vocabulary.add(self._cache.rows(self._updated).tokens)
+        self._kind.meet(self._vocabulary, self._cache.rows(self._updated))
         if self._config.student.weights == "fresh":
             self._student = self._fresh_student(round)
         self._train_and_report(round, new.watermark)
@@ -160,7 +139,7 @@ class Worker:
                 self._cache.add_samples(number, read.table.filter(rounds == number))
         self._updated = range(self._cache.first_of(round), len(self._cache))
         self._mined.restore(round)
-        self._vocabulary.add(self._cache.rows(range(len(self._cache))).tokens)
+        self._kind.meet(self._vocabulary, self._cache.rows(range(len(self._cache))))
         self._previous = max((number for number in checkpoint_rounds(self._run) if number < round), default=0)
         log.info("going on after round %d", round)
         reports = [read_json(self._run.report(number), WeaknessReport) for number in range(round)]
@@ -224,17 +203,16 @@ class Worker:
         config = self._config.student
         if round % config.replay_every:
             return self._updated
-        num_labels, num_seed = len(self._task.labels), len(self._task.seed)
+        num_strata, num_seed = self._kind.num_strata, len(self._task.seed)
         generator = np.random.default_rng(derive_seed(self._config.seed, round, f"replay {epoch}"))
-        replayed = draw_replay(self._cache.labels, num_labels, num_seed, self._updated.start, config, generator)
+        replayed = draw_replay(self._cache.labels, num_strata, num_seed, self._updated.start, config, generator)
         return [*replayed.tolist(), *self._updated]
 
     def _report(self) -> None:
         """Evaluations row and weakness report of the student as it is."""
         progress, strategy = self.progress, self._config.strategy
         predicted = predict(self._student, self._validation.tokens, self._hardware, self._config.student.batch_size)
-        hits = predicted.argmax(axis=1) == np.asarray(self._validation.labels)
-        card = score(predicted, self._validation.labels, self._task.label_names)
+        card = self._kind.score(predicted, self._task.validation, self._validation)
         append_evaluation(self._run, self._evaluation(card, progress.round, "validation", progress))
         match strategy.mining:
             case "out_of_fold":
@@ -248,14 +226,22 @@ class Worker:
             case "none":
                 predictions = []
         blocks = mine(predictions, strategy.right, strategy.wrong, strategy.hard, self._config.seed, progress.round)
-        confusions = with_examples(card.confusions, (prediction.row for prediction in predictions))
         before = read_json(self._run.report(progress.round - 1), WeaknessReport) if progress.round else None
+        found = self._kind.review(
+            predicted,
+            self._task.validation,
+            self._validation,
+            card,
+            mined=[prediction.row for prediction in predictions],
+            vocabulary=self._vocabulary,
+            before=before,
+        )
         report = WeaknessReport(
             round=progress.round,
             loss=card.loss,
             scores=card.scores,
             classes=card.classes,
-            confusions=confusions,
+            confusions=found.confusions,
             mining=strategy.mining,
             right=blocks.right,
             wrong=blocks.wrong,
@@ -263,12 +249,12 @@ class Worker:
             num_train_rows=progress.num_train_rows,
             train_s=progress.train_s,
             epochs=progress.epochs,
-            weaknesses=find_weaknesses(card.classes, confusions),
-            slices=find_slices(self._validation.tokens, hits, self._vocabulary),
-            changes=find_changes(before, hits, [row.label for row in self._task.validation]),
+            weaknesses=found.weaknesses,
+            slices=found.slices,
+            changes=found.changes,
             intervals=card.intervals,
             calibration=card.calibration,
-            hits="".join("01"[hit] for hit in hits.tolist()),
+            hits="".join("01"[hit] for hit in found.hits.tolist()),
         )
         write_json(self._run.report(progress.round), report)
         self._note_loss(card.loss)
@@ -289,7 +275,7 @@ class Worker:
 
     def _cross_fit(self) -> list[Mined]:
         """Seed rows as predicted by students of the other seed rows."""
-        folds = assign_folds([row.label for row in self._task.seed], self._config.seed)
+        folds = assign_folds([stratum(row) for row in self._task.seed], self._config.seed)
         predictions: list[Mined] = []
         for fold in sorted({fold for fold in folds if fold is not None}):
             inside = [row for row, number in enumerate(folds) if number == fold]
@@ -312,12 +298,12 @@ class Worker:
         student = self._fresh_student(round)
         self._train(student, self._encode(renewal.learn), round)
         old = [predictions[index] for index in renewal.old]
-        examples = [Example(prediction.row.text, prediction.row.label) for prediction in old]
+        examples = [Example(prediction.row.text, prediction.row.label, prediction.row.spans) for prediction in old]
         renewed = self._predict(examples, self._encode(examples), round, student, len(renewal.learn))
         return [replace(new, round=prediction.round) for new, prediction in zip(renewed, old, strict=True)]
 
     def _fresh_student(self, round: int) -> Student:
-        return new_student(self._config.student, self._task.label_names, derive_seed(self._config.seed, round, "weights"))
+        return make_student(self._config, self._task, round)
 
     def _train(self, student: Student, rows: Rows | Sequence[Rows], round: int, moments: Moments | None = None) -> Training:
         seed = derive_seed(self._config.seed, round, "training")
@@ -331,26 +317,26 @@ class Worker:
     ) -> list[Mined]:
         """By a student that has learned `learned` rows; where none is given, by this one as it is."""
         predicted = predict(student or self._student, rows.tokens, self._hardware, self._config.student.batch_size)
-        return as_predictions(
-            examples, predicted, self._task.label_names, round, self.progress.num_train_rows if learned is None else learned
-        )
-
-    def _score(self, student: Student, rows: Rows) -> ScoreCard:
-        predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
-        return score(predicted, rows.labels, self._task.label_names)
+        return self._kind.mined(predicted, examples, rows, round, self.progress.num_train_rows if learned is None else learned)
 
     def _score_on_test(self, round: int) -> StudentScores:
         student, progress, _ = load_checkpoint(self._run, round)
-        card = self._score(student, self._encode(self._task.test))
+        rows = self._encode(self._task.test, "test")
+        predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
+        card = self._kind.score(predicted, self._task.test, rows)
         append_evaluation(self._run, self._evaluation(card, round, "test", progress))
         return StudentScores(round, card.scores, card.classes, card.confusions, card.intervals, card.calibration)
 
     def _evaluation(self, card: ScoreCard, round: int, split: str, progress: Progress) -> Evaluation:
         return Evaluation(round, split, card.scores, card.classes, card.loss, progress.num_train_rows, progress.train_s, progress.epochs)
 
-    def _encode(self, rows: Sequence[Example]) -> Rows:
-        position = {name: index for index, name in enumerate(self._task.label_names)}
-        return Rows(tokenise(self._student.tokenizer, [row.text for row in rows]), [position[row.label] for row in rows])
+    def _encode(self, rows: Sequence[Example], name: str = "") -> Rows:
+        return self._kind.encode(self._student.tokenizer, rows, name)
+
+
+def make_student(config: RunConfig, task: TaskSpec, round: int) -> Student:
+    """One that has learned nothing; another one each round."""
+    return new_student(config.student, task.label_names, derive_seed(config.seed, round, "weights"), task.kind)
 
 
 def derive_seed(seed: int, round: int, purpose: str) -> int:
@@ -369,7 +355,7 @@ def restore(run: RunDir) -> Worker:
         worker = Worker(run, config, task, checkpoint.student)
         worker.resume(checkpoint)
     else:
-        worker = Worker(run, config, task, new_student(config.student, task.label_names, derive_seed(config.seed, 0, "weights")))
+        worker = Worker(run, config, task, make_student(config, task, 0))
         worker.learn_seed()
     return worker
 

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from engine.cli import comparisons, prompts, replays, runs, students, tables, teach
+from engine.cli import bulk, comparisons, init, prompts, replays, runs, students, tables, teach, watching
 from engine.cli.shell import messages
 from engine.display import print_error
 from engine.errors import RefluxError
@@ -25,7 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(init.init)
 app.command()(teach.run)
+app.command()(bulk.generate)
+app.command()(bulk.label)
 app.command()(students.evaluate)
 app.command()(students.predict)
 app.command()(comparisons.compare)
@@ -35,6 +38,8 @@ app.command()(tables.query)
 app.command()(tables.show)
 app.command()(replays.replay)
 app.command()(runs.runs)
+app.command()(watching.status)
+app.command()(watching.watch)
 app.command()(runs.report)
 app.command()(runs.export)
 app.command()(runs.compact)

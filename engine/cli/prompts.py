@@ -17,6 +17,7 @@ from engine.reports import WeaknessReport
 from engine.rundir import read_json
 from engine.strategy_config import METHODS
 from engine.task import load_task
+from engine.variants import DEFAULT
 
 
 def show(
@@ -26,6 +27,9 @@ def show(
         Path | None, typer.Option(help="Weakness report of a run (runs/NAME/reports/0001.json); one is made up of seed rows if not given.")
     ] = None,
     assignment: Annotated[int, typer.Option(min=0, help="Which of the round's assignments, counted from 0.")] = 0,
+    variant: Annotated[
+        str | None, typer.Option(help="Say it in this variant's words, or `default`; as the run would if not given.", metavar="NAME")
+    ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -38,11 +42,20 @@ def show(
     if report is None:
         note("The report is made up of seed rows; give one of a run with --report.")
     answered = make_up_report(config, spec) if report is None else read_json(report, WeaknessReport)
-    rehearsal = rehearse(config, spec, answered, assignment)
+    if variant is not None:
+        _require_variant(config, variant)
+    rehearsal = rehearse(config, spec, answered, assignment, variant)
     if as_json:
         print_json(rehearsal)
     else:
         sys.stdout.writelines(f"{inert(line, max_chars=len(line)).plain}\n" for line in as_text(rehearsal).splitlines())
+
+
+def _require_variant(config: RunConfig, variant: str) -> None:
+    names = sorted({name for files in config.variants.templates.values() for name in files})
+    if variant not in (DEFAULT, *names):
+        there = f"there are {DEFAULT}, {', '.join(names)}" if names else "name its file in the configuration, [variants.templates]"
+        raise UserError(f"no variant {variant!r}; {there}")
 
 
 def _load(task: Path, method: str, settings: dict[str, Any]) -> RunConfig:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Group
 from rich.filesize import decimal
 
-from engine.cli.shell import Json, Run, note, output, print_json
+from engine.cli.shell import HtmlOption, Json, Run, check_html, note, output, print_json, say_written
 from engine.display import classes_view, inert, plain_table, rounds_view, speed_view, summary_view
 from engine.errors import UserError
 from engine.export import Options
@@ -26,6 +26,7 @@ from engine.rundir import open_run, read_json
 from engine.store import compact as merge_segments
 from engine.store import read_rounds, run_query
 from engine.summary import Summary
+from engine.variant_report import compared, read_variants, variants_view
 
 
 def runs(
@@ -48,23 +49,36 @@ def runs(
                 output.print(inert(f"{info.name}: {info.problem}", max_chars=1000), style="yellow", soft_wrap=True)
 
 
-def report(run: Run, as_json: Json = False) -> None:
-    """Show what a run has come to, finished or not.
+def report(
+    run: Run,
+    as_html: HtmlOption = False,
+    out: Annotated[Path | None, typer.Option(help="With --html: the file to write, RUN/report.html if not given.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run has come to, finished or not; with --html as a page with plots, in one file that opens offline.
 
-    Example: reflux report runs/quickstart
+    Example: reflux report runs/quickstart --html
     """
     place = open_run(run)
+    check_html(as_html, out)
+    if as_html:
+        from engine.html_report import report_page  # matplotlib takes a second to import
+
+        say_written(report_page(place), out or place.root / "report.html", as_json)
+        return
     summary = read_json(place.summary, Summary) if place.summary.exists() else None
     audit = read_json(place.audit, Audit) if place.audit.exists() else None
     freed = freed_parts(place)
     rounds = read_rounds(place)
     reports = [read_json(path, WeaknessReport) for path in sorted(place.reports.glob("[0-9]*.json"))]
+    variants = compared(read_variants(place))
     if as_json and summary is not None:
         kept = [report for report in reports if report.round == summary.student.after.round]
-        print_json(msgspec.to_builtins(summary) | {"report": kept[0] if kept else None, "audit": audit, "freed": sorted(freed)})
+        more = {"report": kept[0] if kept else None, "audit": audit, "freed": sorted(freed), "variants": variants}
+        print_json(msgspec.to_builtins(summary) | more)
         return
     if as_json:
-        print_json({"finished": False, "rounds": rounds, "reports": reports, "freed": sorted(freed)})
+        print_json({"finished": False, "rounds": rounds, "reports": reports, "freed": sorted(freed), "variants": variants})
         return
     rejections = run_query(place, "select reason, count(*) as rows, any_value(raw) as example from rejections group by 1 order by 2 desc")
     samples = run_query(
@@ -83,6 +97,8 @@ def report(run: Run, as_json: Json = False) -> None:
         parts += ["", weakness_page(reports[-1] if summary is None else reports[summary.student.after.round])]
     if audit:
         parts += ["", audit_view(audit)]
+    if variants:
+        parts += ["", variants_view(variants)]
     for title, table in (("Rejected rows by reason", rejections), ("Accepted rows by weakness (largest)", samples)):
         if table.num_rows:
             lines = [(name, count, inert(example, 100)) for name, count, example in (row.values() for row in table.to_pylist())]

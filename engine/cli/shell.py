@@ -22,6 +22,7 @@ from engine.errors import UserError
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs, and nothing else, on standard output.")]
+HtmlOption = Annotated[bool, typer.Option("--html", help="Write a page for a browser instead: one file, which opens offline.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
 ]
@@ -90,3 +91,20 @@ def print_json(value: object) -> None:
         # It refuses the half surrogate pairs that a teacher's text may hold.
         text = json.dumps(msgspec.to_builtins(value, str_keys=True), indent=2, ensure_ascii=False)
     sys.stdout.buffer.write(inert_json(text) + b"\n")
+
+
+def check_html(as_html: bool, out: Path | None) -> None:
+    """UserError for a file that nothing would be written to."""
+    if out is not None and not as_html:
+        raise UserError(f"--out {out} names the file of a page; say --html too")
+
+
+def say_written(html: str, path: Path, as_json: bool) -> None:
+    """Write the page, and say where it is."""
+    from engine.html_report import write_page
+
+    write_page(path, html)
+    if as_json:
+        print_json({"html": str(path)})
+    else:
+        note(f"wrote {path}")

@@ -20,13 +20,17 @@ from engine.config import restore_config
 from engine.display import plain_table
 from engine.errors import UserError
 from engine.manifest import Manifest
+from engine.records import Example
 from engine.report_views import scores_view
 from engine.reports import FinalReport
+from engine.row_files import data_files
 from engine.rundir import RunDir, read_json
-from engine.task import read_column, read_examples
+from engine.span_files import read_marked_examples
+from engine.task import read_column, read_examples, read_rows
 
 if TYPE_CHECKING:
     from student.labelling import Tally
+    from student.predictions import TextPredictor
     from student.row_reader import Chunk
     from student.row_writer import Write
 
@@ -42,7 +46,13 @@ LONG_S = 5.0
 
 def evaluate(
     model: Student,
-    data: Annotated[Path, typer.Argument(help="Labelled rows: .jsonl, .csv or .parquet with columns text and label.", metavar="DATA")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label; for entities text and spans, or tokens and tags.",
+            metavar="DATA",
+        ),
+    ],
     backend: BackendOption = "torch",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     as_json: Json = False,
@@ -51,10 +61,11 @@ def evaluate(
 
     Example: reflux evaluate runs/quickstart examples/quickstart/data/test.jsonl
     """
-    rows = read_examples(data)
+    data_files(data)  # before the student is loaded, which takes seconds: a mistyped name is told at once
     from student import load_predictor, score_rows
 
-    scored = score_rows(load_predictor(student_folder(model), backend), rows, batch_size)
+    predictor = load_predictor(student_folder(model), backend)
+    scored = score_rows(predictor, rows_for(predictor, data), batch_size)
     if as_json:
         print_json(scored)
     else:
@@ -75,7 +86,8 @@ def predict(
     ] = "lines",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
 ) -> None:
-    """Label texts, of which there may be more than memory holds. Other columns are kept; standard input is answered line by line.
+    """Label texts, or mark their spans; there may be more than memory holds. Other columns are kept; standard input is answered line by
+    line.
 
     Example: reflux predict runs/quickstart tickets.parquet --out labelled.parquet
     Example: echo "my kettle arrived with a crack" | reflux predict runs/quickstart -
@@ -93,7 +105,9 @@ def predict(
 
     predictor = load_predictor(folder, backend)
     began = time.perf_counter()
-    with _output(out, predictor.labels) as write, _progress(total) as on_rows:
+    if probabilities and predictor.marks_spans:
+        raise UserError("--probabilities: this student marks spans, each of which comes with its confidence; leave it out")
+    with _output(out, predictor) as write, _progress(total) as on_rows:
         tally = label_rows(
             predictor,
             _chunks(data, text_column, stdin_format),
@@ -131,7 +145,7 @@ def export_student(
         return
     lines = [(graph.file, graph.megabytes, graph.num_rows, f"{graph.same_labels:.2%}", graph.max_difference) for graph in exported.graphs]
     if lines:
-        output.print(plain_table(("graph", "MB", "rows compared", "same label", "largest difference of a probability"), lines))
+        output.print(plain_table(("graph", "MB", "rows compared", "same answer", "largest difference of a probability"), lines))
     output.print(f"written to {exported.folder}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -166,6 +180,11 @@ def serve_student(
     run_async(serve(), "Stopped; what was taken has been answered.")
 
 
+def rows_for(predictor: TextPredictor, data: Path) -> list[Example]:
+    """Real rows as this student answers: with labels, or with marked entities."""
+    return read_marked_examples(data, predictor.labels) if predictor.marks_spans else read_examples(data)
+
+
 def student_folder(path: Path) -> Path:
     """A run stands for its final student."""
     if (path / "run.json").is_file():
@@ -187,8 +206,8 @@ def _run_of(model: Path) -> RunDir | None:
 def _validation_texts(run: RunDir | None) -> list[str]:
     if run is None:
         raise UserError("a graph is compared with the student on real texts, and this folder belongs to no run; give a file as --data")
-    data = restore_config(read_json(run.run_json, Manifest).config).task.data
-    return read_column(data.validation, data.text_column)
+    task = restore_config(read_json(run.run_json, Manifest).config).task
+    return [row.text for row in read_rows(task, task.data.validation)]
 
 
 def _missing_card(source: Path, run: RunDir | None) -> str | None:
@@ -211,11 +230,11 @@ def _chunks(data: Path, column: str, stdin_format: str) -> Iterator[Chunk]:
 
 
 @contextmanager
-def _output(out: Path | None, labels: tuple[str, ...]) -> Generator[Write]:
+def _output(out: Path | None, predictor: TextPredictor) -> Generator[Write]:
     from student.row_writer import JsonWriter, writing
 
     if out is not None:
-        with writing(out, labels) as write:
+        with writing(out, predictor.labels, marks_spans=predictor.marks_spans) as write:
             yield write
     else:
         with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:

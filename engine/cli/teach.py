@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from engine.api import prepare
 from engine.cli.shell import Json, Settings, messages, note, output, parse_settings, print_json, run_async
-from engine.config import RunConfig, TeacherConfig, change_config, load_config, resolve_model
-from engine.console_progress import console_progress
-from engine.discovery import find_models
+from engine.config import RunConfig, StudentConfig, TeacherConfig, change_config, load_config, resolve_model
+from engine.console_progress import console_progress, run_progress
 from engine.display import plain_table, summary_view
-from engine.endpoint import configured_endpoints
 from engine.errors import UserError
-from engine.launch import check_model, choose_port
 from engine.loop import run_loop
 from engine.manifest import Manifest, check_same, stored_config
 from engine.preflight import Machine, check_machine
-from engine.rehearsal import check_prompts
+from engine.purpose import refuse_other_purpose
+from engine.records import TaskSpec
 from engine.retention import Use, freed_parts, require
 from engine.rundir import RunDir, open_run, read_json
 from engine.server import VllmServer
 from engine.summary import Summary
-from engine.task import load_task
 
 
 def run(
@@ -37,6 +34,7 @@ def run(
     ] = None,
     settings: Settings = None,
     again: Annotated[bool, typer.Option("--again", help="Set a finished or different run aside (NAME.1, …) and start anew.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines as to a file, and no dashboard.")] = False,
     as_json: Json = False,
 ) -> None:
     """Teach a student: start a run, or go on with one that was stopped.
@@ -53,6 +51,7 @@ def run(
     else:
         resolved = load_config(config, overrides)
         place = RunDir(out or Path("runs") / resolved.name)
+    refuse_other_purpose(place)
     if again:
         _set_aside(place, resolved)
     if place.summary.exists():
@@ -60,34 +59,42 @@ def run(
         note(f"{place.root} is finished already; --again sets it aside and starts anew")
         summary = read_json(place.summary, Summary)
     else:
-        summary = _teach(resolved, place)
+        summary = _teach(resolved, place, plain)
     if as_json:
         print_json(summary)
     else:
         output.print(summary_view(summary))
 
 
-def _teach(config: RunConfig, place: RunDir) -> Summary:
-    # Everything that can be wrong is looked at before anything is written or started.
-    task = load_task(config.task, config.seed)
-    check_prompts(config, task)
-    from student import check_encoder  # torch and transformers are not loaded for commands that do not need them
-
-    check_encoder(config.student)
-    endpoints = configured_endpoints(config.teacher)
-    if endpoints:
-        asyncio.run(find_models(endpoints, note))
-    else:
-        check_model(config.teacher)
-        choose_port(config.teacher.port)
-    for warning in check_machine(Machine.here(place.root), serve=not endpoints):
+def _teach(config: RunConfig, place: RunDir, plain: bool) -> Summary:
+    task = check_parts(config)
+    for warning in check_machine(
+        Machine.here(place.root), serve=not all(teacher.endpoints for teacher in (config.teacher, *config.teachers))
+    ):
         note(f"note: {warning}")
     if place.run_json.exists():
         require(place, Use.RESUME)
         check_same(place, read_json(place.run_json, Manifest), config)
         note(f"going on with {place.root}")
-    with console_progress(messages) as progress:
-        return run_async(run_loop(config, task, place, progress), f"Stopped. The same command goes on with {place.root}.")
+
+    async def teach() -> Summary:
+        with run_progress(messages, plain=plain) as progress:
+            return await run_loop(config, task, place, progress)
+
+    return run_async(teach(), f"Stopped. The same command goes on with {place.root}.")
+
+
+def check_parts(config: RunConfig, *, with_student: bool = True) -> TaskSpec:
+    """Everything that can be wrong with a task, its teachers and its student, looked at before anything is written or started."""
+    if with_student:
+        check_student(config.student)
+    return prepare(config, note)
+
+
+def check_student(config: StudentConfig) -> None:
+    from student import check_encoder  # torch and transformers are not loaded for commands that do not need them
+
+    check_encoder(config)
 
 
 def serve(

@@ -22,16 +22,20 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.endpoint import served_name
+from engine.export.rows import PROBABILITIES, SPANS
 from engine.manifest import Manifest, teacher_revision
 from engine.records import RejectionReason, RoundRecord, RowCounts
 
 MEANING: Mapping[str, str] = {
     RejectionReason.SCHEMA: "no object with a text and a label",
     RejectionReason.UNKNOWN_LABEL: "a label that the task does not have",
+    RejectionReason.SPANS: "entities that overlap, or are of no type of the task, or not in the text",
     RejectionReason.UNLABELLED: "a text that got no label",
     RejectionReason.DISAGREEMENT: "labelled as something else than it was asked for",
+    RejectionReason.UNCERTAIN: "whoever labelled it was not sure of the label",
     RejectionReason.EMPTY: "no text",
     RejectionReason.TOO_LONG: "longer than the task allows",
+    RejectionReason.SCRIPT: "in another script than any seed row",
     RejectionReason.DUPLICATE: "the same text was there already",
     RejectionReason.NEAR_DUPLICATE: "much like a text that was there already",
     RejectionReason.LEAKAGE: "a row of validation or test, or much like one",
@@ -41,6 +45,9 @@ MEANING: Mapping[str, str] = {
 COLUMNS: Mapping[str, str] = {
     "text": "what the teacher wrote",
     "label": "its class, as the teacher says",
+    "spans": "the entities in it, as the teacher says: start and end in characters of the text, the end not included, and the type",
+    "agreement": "how far whoever labelled it agreed, from 0 to 1, where that was asked",
+    "label_probabilities": "the teacher's distribution over the classes, in their order, where that was asked",
     "id": "unique: the request it comes from, and its place in the reply",
     "round": "of the loop, from 1",
     "report": "the round whose student's weaknesses it answers",
@@ -60,6 +67,12 @@ COLUMNS: Mapping[str, str] = {
 
 _STEPS = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+_FEATURES = {
+    **{kind: f"dtype: {name}" for kind, name in _DTYPES.items()},
+    PROBABILITIES: "sequence: float32",
+    SPANS: "list: [{name: start, dtype: int32}, {name: end, dtype: int32}, {name: type, dtype: string}]",
+}
+"""What a card says of a column of this type, as YAML in one line."""
 _FRONT_MATTER = re.compile(r"\s*---\r?\n(.*?)\r?\n---(\r?\n|$)", re.DOTALL)
 _MAX_SHOWN = 300
 
@@ -84,7 +97,7 @@ class Facts:
     splits: Sequence[Split]
     """The training rows first."""
     classes: Mapping[str, int]
-    """Exported rows by label, also those that have none."""
+    """Exported rows by label; where entities are marked, entities by type."""
     rounds: Sequence[RoundRecord]
     """Those whose rows were chosen from."""
     scores: Mapping[int, float]
@@ -103,6 +116,8 @@ class Facts:
     languages: Sequence[str]
     version: str
     """Of the Reflux that exports."""
+    has_student: bool = True
+    """Whether the run teaches one."""
 
 
 def render_card(facts: Facts) -> str:
@@ -116,6 +131,7 @@ def render_card(facts: Facts) -> str:
         "config": config,
         "train": train,
         "labels": [{**label, "num_rows": facts.classes.get(label["name"], 0)} for label in config["task"]["labels"]],
+        "num_labelled": max(1, sum(facts.classes.values())),
         "counts": asdict(sum((record.rows for record in facts.rounds), RowCounts())),
         "reasons": reasons,
         "size_category": size_category(train.num_rows),
@@ -126,6 +142,7 @@ def render_card(facts: Facts) -> str:
         "settings": {part: _flat(config.get(part, {})) for part in ("strategy", "sampling", "gates")},
         "columns": COLUMNS,
         "types": _DTYPES,
+        "is_ner": config["task"]["kind"] == "ner",
     }
     return _template().render({field: getattr(facts, field) for field in Facts.__slots__} | derived)
 
@@ -169,11 +186,13 @@ def code(value: object) -> str:
 
 
 def _features(schema: pa.Schema, label_names: Sequence[str] | None) -> list[tuple[str, str, Sequence[str] | None]] | None:
-    """Name, type and class names of each column; None where the card has no word for a type, and programs go by the files."""
-    if any(field.type not in _DTYPES for field in schema):
+    """Name, what is said of its type, and class names of each column; None where the card has no word for a type: programs go by the
+    files.
+    """
+    if any(field.type not in _FEATURES for field in schema):
         return None
     is_train = "reason" not in schema.names  # a refused row may have any label
-    return [(field.name, _DTYPES[field.type], label_names if field.name == "label" and is_train else None) for field in schema]
+    return [(field.name, _FEATURES[field.type], label_names if field.name == "label" and is_train else None) for field in schema]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +25,8 @@ from engine.export.place import check_target, new_folder
 from engine.export.rows import RowSource, open_rows, schema
 from engine.export.shards import Format, write_shards
 from engine.manifest import Manifest
-from engine.records import RoundRecord
+from engine.purpose import is_done
+from engine.records import RoundRecord, TaskKind
 from engine.retention import Part, Use, freed_parts, require
 from engine.rundir import RunDir, read_json, write_atomically
 from engine.store import SCHEMAS, read_rounds
@@ -66,7 +67,7 @@ class Exported:
     rounds: int
     """Completed ones."""
     classes: dict[str, int]
-    """Rows by label."""
+    """Rows by label; where entities are marked, entities by type."""
     num_bytes: int
 
 
@@ -83,26 +84,29 @@ def export(run: RunDir, folder: Path, options: Options | None = None) -> Exporte
     with _undisturbed(run), new_folder(folder, overwrite=options.overwrite) as new:
         spill = new / ".spill"
         rounds = read_rounds(run)
+        manifest = read_json(run.run_json, Manifest)
+        kind: TaskKind = manifest.config["task"]["kind"]
         last_round = None if options.with_unfinished else max((record.round for record in rounds), default=0)
-        with open_rows(run, spill, last_round, options.where) as source:
-            classes: Counter[str] = Counter()
-            files = write_shards(new / "data", "train", schema("samples"), _counted(source.batches("samples"), classes), options.format)
+        with open_rows(run, kind, spill, last_round, options.where) as source:
+            counts, columns = _Counts(), schema("samples", kind)
+            batches = _counted(source.batches("samples"), counts, _types if kind == "ner" else _labels)
+            files = write_shards(new / "data", "train", columns, batches, options.format)
             if not files:
                 raise UserError(_nothing(run, len(rounds), options))
-            splits = [Split("default", "data/train-*", schema("samples"), classes.total())]
-            if options.with_rejections and (split := _write_rejections(source, new, options.format)) is not None:
+            splits = [Split("default", "data/train-*", columns, counts.rows)]
+            if options.with_rejections and (split := _write_rejections(source, kind, new, options.format)) is not None:
                 splits.append(split)
-            facts = _facts(run, rounds, source, options, splits, classes)
+            facts = _facts(run, manifest, rounds, source, options, splits, counts.values)
         _remove_spill(spill)
         write_atomically(new / "README.md", render_card(facts).encode(errors="replace"))
         written = sorted(path for path in new.rglob("*") if path.is_file())
         return Exported(
             folder=str(folder),
             files=tuple(str(path.relative_to(new)) for path in written),
-            rows=classes.total(),
+            rows=counts.rows,
             rejections=sum(split.num_rows for split in splits[1:]),
             rounds=len(rounds),
-            classes=dict(classes),
+            classes=dict(counts.values),
             num_bytes=sum(path.stat().st_size for path in written),
         )
 
@@ -124,28 +128,56 @@ def _nothing(run: RunDir, num_rounds: int, options: Options) -> str:
     return f"{run.root} has no accepted rows; nothing was written"
 
 
-def _write_rejections(source: RowSource, folder: Path, format: Format) -> Split | None:
+def _write_rejections(source: RowSource, kind: TaskKind, folder: Path, format: Format) -> Split | None:
     """None if there are none."""
-    counted: Counter[str] = Counter()
-    batches = _counted(source.batches("rejections"), counted, "reason")
-    files = write_shards(folder / "rejections", "train", schema("rejections"), batches, format)
-    return Split("rejections", "rejections/train-*", schema("rejections"), counted.total()) if files else None
+    counts, columns = _Counts(), schema("rejections", kind)
+    batches = _counted(source.batches("rejections"), counts, _reasons)
+    files = write_shards(folder / "rejections", "train", columns, batches, format)
+    return Split("rejections", "rejections/train-*", columns, counts.rows) if files else None
 
 
-def _counted(batches: Iterable[pa.RecordBatch], counts: Counter[str], column: str = "label") -> Iterator[pa.RecordBatch]:
+def _reasons(batch: pa.RecordBatch) -> pa.Array:
+    return batch.column("reason")
+
+
+def _labels(batch: pa.RecordBatch) -> pa.Array:
+    return batch.column("label")
+
+
+def _types(batch: pa.RecordBatch) -> pa.Array:
+    """Of all entities in the batch."""
+    return batch.column("spans").flatten().field("type")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What has been written so far."""
+
+    rows: int = 0
+    values: Counter[str] = field(default_factory=Counter[str])
+
+
+def _counted(batches: Iterable[pa.RecordBatch], counts: _Counts, values: Callable[[pa.RecordBatch], pa.Array]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for found in pc.call_function("value_counts", [batch.column(column)]).to_pylist():
-            counts[found["values"]] += found["counts"]
+        counts.rows += batch.num_rows
+        for found in pc.call_function("value_counts", [values(batch)]).to_pylist():
+            counts.values[found["values"]] += found["counts"]
         yield batch
 
 
 def _facts(
-    run: RunDir, rounds: Sequence[RoundRecord], source: RowSource, options: Options, splits: list[Split], classes: Counter[str]
+    run: RunDir,
+    manifest: Manifest,
+    rounds: Sequence[RoundRecord],
+    source: RowSource,
+    options: Options,
+    splits: list[Split],
+    classes: Counter[str],
 ) -> Facts:
     evaluations = read_table(run.table("evaluations"), SCHEMAS["evaluations"], columns=["round", "split", "macro_f1"]).to_pylist()
     scores = {split: {row["round"]: row["macro_f1"] for row in evaluations if row["split"] == split} for split in ("validation", "test")}
     return Facts(
-        manifest=read_json(run.run_json, Manifest),
+        manifest=manifest,
         splits=splits,
         classes=classes,
         rounds=rounds,
@@ -154,7 +186,8 @@ def _facts(
         rejections=None if Part.REJECTIONS in freed_parts(run) else source.count("rejections", "reason"),
         makers=source.count("samples", "strategy", "template", "teacher"),
         where=options.where,
-        is_finished=run.summary.exists(),
+        is_finished=is_done(run),
+        has_student=not run.purpose.exists(),
         has_unfinished=options.with_unfinished and not run.finish.exists(),
         license=options.license,
         languages=options.languages,

@@ -10,7 +10,7 @@ however their answers came in.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.errors import StoreError, UserError
+from engine.records import TaskKind
 from engine.rundir import RunDir
 from engine.store import SCHEMAS, connect, unescape
 from engine.store.text import MARK
@@ -28,26 +29,37 @@ from engine.text import readable
 BATCH_ROWS = 20_000
 """A batch becomes a row group, which is what readers of the files hold at once."""
 MEMORY = "256MB"
-FIRST_COLUMNS = ("text", "label")
+FIRST_COLUMNS: Mapping[TaskKind, tuple[str, ...]] = {"classification": ("text", "label"), "ner": ("text", "spans")}
+_EMPTY: Mapping[TaskKind, frozenset[str]] = {
+    "classification": frozenset({"spans"}),
+    "ner": frozenset({"label", "label_probabilities"}),
+}
+"""Columns in which nothing stands for a task of this kind."""
+SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))
+PROBABILITIES = pa.list_(pa.float32())
+_PLAIN: Mapping[str, pa.DataType] = {"spans": SPANS, "label_probabilities": PROBABILITIES}
+"""Types of lists as other programs write them."""
 _FOLDERS_BEFORE_NAME = r"^/.*/"
 
 
 class RowSource:
     """The rows that were committed when it was opened; use it within `open_rows`. One iteration at a time."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, last_round: int | None, where: str | None) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, kind: TaskKind, last_round: int | None, where: str | None) -> None:
         self._connection = connection
+        self._kind: TaskKind = kind
         self._last_round = last_round
         self._where = where
 
     def batches(self, table: str) -> Iterator[pa.RecordBatch]:
         """Chosen rows of `samples` or `rejections`, columns as in `schema`, some thousands at a time. `where` is about samples only."""
-        columns = ", ".join(schema(table).names)
+        written = schema(table, self._kind)
+        columns = ", ".join(written.names)
         # Each round for itself, so that no more than one has to be sorted; files say which rounds they hold.
         for round in sorted(round for round, _ in self.count(table, "round")):
             with _explained(self._where):
                 for batch in self._chosen(table).filter(f"round = {round}").order("id").project(columns).to_arrow_reader(BATCH_ROWS):
-                    yield _readable(batch, schema(table))
+                    yield _readable(batch, written)
 
     def count(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
         """Chosen rows by the values of these columns, which stand before the number; most frequent first."""
@@ -65,22 +77,27 @@ class RowSource:
 
 
 @contextmanager
-def open_rows(run: RunDir, spill: Path, last_round: int | None, where: str | None) -> Generator[RowSource]:
+def open_rows(run: RunDir, kind: TaskKind, spill: Path, last_round: int | None, where: str | None) -> Generator[RowSource]:
     """`last_round`: of the rows to write; None takes those of a round in progress too. `where`: SQL over the columns of samples."""
     with connect(run, spill=spill, memory=MEMORY) as connection:
-        yield RowSource(connection, last_round, where)
+        yield RowSource(connection, kind, last_round, where)
 
 
-def schema(table: str) -> pa.Schema:
-    """Of what is written: the table's columns without its versions and constraints, text and label first."""
-    fields = SCHEMAS[table]
-    rest = [name for name in fields.names if name not in FIRST_COLUMNS]
-    return pa.schema([pa.field(name, fields.field(name).type) for name in (*FIRST_COLUMNS, *rest)])
+def schema(table: str, kind: TaskKind = "classification") -> pa.Schema:
+    """Of what is written for a task of this kind: the table's columns, text and label (or spans) first, without version and constraints."""
+    fields, first = SCHEMAS[table], FIRST_COLUMNS[kind]
+    rest = [name for name in fields.names if name not in first and name not in _EMPTY[kind]]
+    return pa.schema([pa.field(name, _PLAIN.get(name, fields.field(name).type)) for name in (*first, *rest)])
 
 
 def _readable(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     columns = [_readable_text(column) if pa.types.is_string(column.type) else column for column in batch.columns]
     rows = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    if "spans" in schema.names:
+        # Their types are names of the task, stored escaped like any string.
+        spans: list[list[dict[str, Any]] | None] = rows.column("spans").to_pylist()
+        plain = [[{**span, "type": readable(unescape(span["type"]))} for span in row or ()] for row in spans]
+        rows = rows.set_column(schema.names.index("spans"), "spans", pa.array(plain, SPANS))
     if "teacher" in schema.names:
         # A server calls a model by its folder where it was given no name; readers of a dataset need not know the folders of this machine.
         names = pc.call_function(

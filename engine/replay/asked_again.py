@@ -101,10 +101,15 @@ class AskedAgain:
     @asynccontextmanager
     async def _servers(self, progress: Progress) -> AsyncGenerator[tuple[Send, str, Crew]]:
         config = self._config
-        async with open_fleet(config.teacher, config.engine, self._run, progress, partial(note_server, self._run)) as fleet:
+        note = partial(note_server, self._run)
+        async with open_fleet(config.teacher, config.engine, self._run, progress, note, config.teachers) as fleet:
             if self._plan.model not in (None, fleet.model):
                 raise UserError(f"the replay that was stopped asked {self._plan.model!r}, not {fleet.model!r}; give a server that has it")
-            await asyncio.to_thread(save_plan, self._run, replace(self._plan, model=fleet.model))
+            others = tuple(other.model for other in fleet.others)
+            if self._plan.model is not None and self._plan.other_models != others:
+                raise UserError(f"the replay that was stopped also asked {list(self._plan.other_models)}, not {list(others)}")
+            self._plan = replace(self._plan, model=fleet.model, other_models=others)
+            await asyncio.to_thread(save_plan, self._run, self._plan)
             crew = Crew(limit=lambda: batcher.limit)
             batcher = make_batcher(config, fleet, self._store, make_ceilings(config.engine), lambda _lane, _observation: crew.grow())
             async with batcher, asyncio.TaskGroup() as group:
@@ -120,7 +125,7 @@ class AskedAgain:
         work_off: Callable[[Sequence[Assignment], Callable[[Assignment], Awaitable[list[Call]]]], Awaitable[Tally]],
     ) -> None:
         """Round after round of those that planned them: a strategy sees one at a time."""
-        prompter = open_prompter(self._config, model)
+        prompter = open_prompter(self._config, model, others=self._plan.other_models)
         num_planned = 0
         for (round, report), letters in groupby(unwritten, key=lambda letter: (letter.first_round, letter.report)):
             batch = await asyncio.to_thread(self._plan_again, prompter, round, report, list(letters), num_planned)

@@ -23,11 +23,11 @@ _BATCH_ROWS = 10_000
 
 _REJECTIONS = """
 select * from rejections as r
-where round <= $last and reason not in ('unlabelled', 'disagreement') and (reason <> 'surplus' or $with_surplus)
+where round <= $last and reason not in ('unlabelled', 'disagreement', 'uncertain') and (reason <> 'surplus' or $with_surplus)
     and not exists (select 1 from samples as s where s.replays = r.id and s.round <= $last)
 """
 _CALLS = """
-select *, coalesce(failure_reason, if(finish_reason = 'length', 'cut_off', 'too_few_rows')) as ended from calls
+select *, coalesce(failure_reason, if(finish_reason = 'length' and regex is null, 'cut_off', 'too_few_rows')) as ended from calls
 where rows_failed > 0 and round <= $last and assignment not in (
     select asked.assignment from calls as again join calls as asked on again.replays = asked.request_id where again.round <= $last
 )

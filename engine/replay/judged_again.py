@@ -10,19 +10,21 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow.compute as pc
 
 from engine.gates import Gatekeeper
-from engine.parsing import parse_rows
 from engine.records import Call, Candidate, Completion, Origin, Rejection, RejectionReason, RowCounts, Sample, Timings, Usage
 from engine.replay.dead_letters import DeadLetters
 from engine.replay.fates import Fates
 from engine.rundir import RunDir
 from engine.store import Store, read_calls
+
+Parse: TypeAlias = Callable[[str], list[Candidate]]
+"""The rows in a reply."""
 
 CALLS_AT_ONCE = 1000
 """Whose rows are put into the tables together."""
@@ -36,8 +38,9 @@ class _Passing(NamedTuple):
 class JudgedAgain:
     """Rejections on their way into the round of a replay."""
 
-    def __init__(self, run: RunDir, round: int, store: Store, gatekeeper: Gatekeeper, fates: Fates) -> None:
+    def __init__(self, run: RunDir, round: int, store: Store, gatekeeper: Gatekeeper, fates: Fates, parse: Parse) -> None:
         self._run = run
+        self._parse = parse
         self._round = round
         self._store = store
         self._gatekeeper = gatekeeper
@@ -58,7 +61,7 @@ class JudgedAgain:
 
     def _judge(self, batch: Sequence[Rejection], is_accepted: Sequence[bool]) -> list[_Passing]:
         """Those that pass. What this replay accepted before it was stopped passes unasked: the gates know it."""
-        rows = [_Passing(rejection, as_candidate(rejection)) for rejection in batch]
+        rows = [_Passing(rejection, as_candidate(rejection, self._parse)) for rejection in batch]
         unasked = iter(self._gatekeeper.judge([row.candidate for row, is_known in zip(rows, is_accepted, strict=True) if not is_known]))
         passing = [row for row, is_known in zip(rows, is_accepted, strict=True) if is_known or next(unasked) is None]
         for ended, count in Counter(rejection.reason for rejection in batch).items():
@@ -109,12 +112,12 @@ class JudgedAgain:
         return hashlib.sha256(f"judged again in round {self._round}: {request_id}".encode()).hexdigest()[:32]
 
 
-def as_candidate(rejection: Rejection) -> Candidate:
+def as_candidate(rejection: Rejection, parse: Parse) -> Candidate:
     """The row as the present parser reads it; what was a row then is one now."""
-    if rejection.reason in (RejectionReason.SCHEMA, RejectionReason.SURPLUS) and not rejection.text:
-        rows = [row for row in parse_rows(rejection.raw) if row.problem is None]
-        return rows[0] if rows else Candidate(rejection.raw, problem=rejection.detail)
-    if rejection.reason in (RejectionReason.UNLABELLED, RejectionReason.DISAGREEMENT):
+    if rejection.reason in (RejectionReason.SCHEMA, RejectionReason.SPANS, RejectionReason.SURPLUS) and not rejection.text:
+        rows = [row for row in parse(rejection.raw) if row.problem is None]
+        return rows[0] if rows else Candidate(rejection.raw, problem=rejection.detail, reason=rejection.reason)
+    if rejection.reason in (RejectionReason.UNLABELLED, RejectionReason.SPANS, RejectionReason.DISAGREEMENT, RejectionReason.UNCERTAIN):
         return Candidate(rejection.raw, rejection.text, rejection.label, problem=rejection.detail, reason=rejection.reason)
     return Candidate(rejection.raw, rejection.text, rejection.label, annotation=rejection.annotation)
 

@@ -36,6 +36,7 @@ from engine.replay.judged_again import JudgedAgain, all_accepted, as_candidate
 from engine.replay_plan import ReplayPlan, drop_plan, open_plan, save_plan
 from engine.rundir import RunDir, read_json
 from engine.store import Store, read_rounds, run_query
+from engine.strategies.forms import form_of
 from engine.task import load_task
 
 _CHANGEABLE = ("gates.", "sampling.", "task.max_text_chars", "teacher.", "engine.")
@@ -89,7 +90,7 @@ async def replay(run: RunDir, wish: Wish, progress: Progress) -> Replayed:
                     progress.phase("reading what the gates know")
                     gatekeeper = await asyncio.to_thread(make_gatekeeper, config, task, run)
                     progress.phase(f"judging {letters.num_rejections} rejected rows")
-                    await JudgedAgain(run, plan.round, store, gatekeeper, fates).judge(letters)
+                    await JudgedAgain(run, plan.round, store, gatekeeper, fates, form_of(task).parse_rows).judge(letters)
                 asked = AskedAgain(run, config, task, plan, store, gatekeeper, fates)
                 if unwritten and wish.asks:
                     await asked.ask(unwritten, progress)
@@ -114,9 +115,10 @@ def preview(run: RunDir, wish: Wish) -> Replayed:
         config = _configure(run, {**wish.settings, **plan.settings})
         fates = Fates()
         with find_dead_letters(run, plan.round - 1, plan.where) as letters:
-            gatekeeper = make_gatekeeper(config, load_task(config.task, config.seed), run)
+            task = load_task(config.task, config.seed)
+            gatekeeper, parse = make_gatekeeper(config, task, run), form_of(task).parse_rows
             for batch in letters.rejections():
-                refusals = gatekeeper.judge([as_candidate(rejection) for rejection in batch])
+                refusals = gatekeeper.judge([as_candidate(rejection, parse) for rejection in batch])
                 for rejection, refusal in zip(batch, refusals, strict=True):
                     fates.add("judged", rejection.reason, 1, all_accepted(int(refusal is None)))
             for letter in letters.unwritten if wish.asks else ():

@@ -16,6 +16,7 @@ from engine.store.tables import (
     samples_since,
 )
 from engine.store.text import escape, unescape
+from engine.store.yields import read_yields
 
 __all__ = [
     "SCHEMAS",
@@ -38,6 +39,7 @@ __all__ = [
     "read_rounds",
     "read_samples",
     "read_texts",
+    "read_yields",
     "run_query",
     "samples_since",
     "stored_as_json",

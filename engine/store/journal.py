@@ -26,7 +26,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from engine.errors import StoreError
-from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
+from engine.records import Alternative, Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
 from engine.rundir import sync_folder
 from engine.store.text import escape, unescape
 
@@ -56,6 +56,8 @@ class _Completed(msgspec.Struct, tag="completed", array_like=True):
     started_at: float
     latency_s: float
     attempts: int
+    logprobs: tuple[tuple[Alternative, ...], ...] = ()
+    """Last, and with a default: records from before there were any are read as they stand."""
 
 
 class _Failed(msgspec.Struct, tag="failed", array_like=True):
@@ -76,8 +78,17 @@ def encode_record(outcome: Outcome) -> bytes:
     moments = timings.started_at, timings.latency_s, timings.attempts
     match outcome:
         case Completion(usage=usage):
+            logprobs = outcome.logprobs and tuple(
+                tuple(Alternative(escape(token), logprob) for token, logprob in place) for place in outcome.logprobs
+            )
             record = _Completed(
-                outcome.request_id, escape(outcome.text), outcome.finish_reason, usage.prompt_tokens, usage.completion_tokens, *moments
+                outcome.request_id,
+                escape(outcome.text),
+                outcome.finish_reason,
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                *moments,
+                logprobs,
             )
         case Failure():
             record = _Failed(outcome.request_id, outcome.reason, escape(outcome.detail), *moments)
@@ -105,7 +116,10 @@ def _decode(payload: bytes) -> Outcome:
     match record:
         case _Completed():
             usage = Usage(record.prompt_tokens, record.completion_tokens)
-            return Completion(record.request_id, unescape(record.text), record.finish_reason, usage, timings)
+            logprobs = record.logprobs and tuple(
+                tuple(Alternative(unescape(token), logprob) for token, logprob in place) for place in record.logprobs
+            )
+            return Completion(record.request_id, unescape(record.text), record.finish_reason, usage, timings, logprobs)
         case _Failed():
             return Failure(record.request_id, record.reason, unescape(record.detail), timings)
 

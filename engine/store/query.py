@@ -28,6 +28,7 @@ from engine.rundir import RunDir
 from engine.store.schemas import SCHEMAS
 from engine.store.segments import committed, open_table
 from engine.store.text import MARK
+from engine.store.views import VIEWS, named_views
 
 Form: TypeAlias = Literal["arrow", "text", "json"]
 """How each value comes: as Arrow has it; as DuckDB writes it for people, nested ones as JSON; or each as JSON."""
@@ -66,13 +67,15 @@ class Result:
     """UserError where a value turns out to be wrong; StoreError where a compaction took away what was being read."""
 
 
-def connect(run: RunDir, spill: Path | None = None, memory: str | None = None, allow: Sequence[Path] = ()) -> duckdb.DuckDBPyConnection:
-    """An in-memory database with a view for each table. `rounds` also has the student's scores and loss on validation, null where it has
-    not reported yet. StoreError if a table cannot be read. A compaction deletes files that the connection still reads from: then its
-    statements fail, and one connects again, as `run_query` does.
+def connect(
+    run: RunDir, spill: Path | None = None, memory: str | None = None, allow: Sequence[Path] = (), sql: str | None = None
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with a view for each table, and those of `engine.store.views`. StoreError if a table cannot be read. A
+    compaction deletes files that the connection still reads from: then its statements fail, and one connects again, as `run_query` does.
 
     What needs more than `memory` (as DuckDB writes it: "512MB") goes to the folder `spill`, where COPY may then write too; without one it
-    fails. In the files and folders of `allow`, COPY may read and write: run nothing but SELECT there, as `open_query` does.
+    fails. In the files and folders of `allow`, COPY may read and write: run nothing but SELECT there, as `open_query` does. `sql`: what
+    will be asked; views that it does not name are left out, for each takes some milliseconds.
     """
     tables = {name: open_table(run.table(name), SCHEMAS[name]) for name in SCHEMAS}
     room = {"memory_limit": memory or f"{_memory_bytes() // 2**20}MiB", **({"temp_directory": str(spill)} if spill else {})}
@@ -84,10 +87,8 @@ def connect(run: RunDir, spill: Path | None = None, memory: str | None = None, a
     connection.execute("SET TimeZone = 'UTC'")
     for name, table in tables.items():
         connection.register("round_records" if name == "rounds" else name, table)
-    connection.execute(
-        "CREATE TEMP VIEW rounds AS SELECT r.*, e.accuracy, e.macro_f1, e.weighted_f1, e.loss "
-        "FROM round_records AS r LEFT JOIN evaluations AS e ON e.round = r.round AND e.split = 'validation'"
-    )
+    for name in VIEWS if sql is None else named_views(sql):
+        connection.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -121,7 +122,7 @@ def open_query(run: RunDir, sql: str, form: Form = "arrow", allow: Sequence[Path
     while True:
         tries -= 1
         files = _files(run)
-        with connect(run, allow=allow) as connection:
+        with connect(run, allow=allow, sql=sql) as connection:
             try:
                 result = _begin(connection, sql, form, files, is_plain=bool(allow))
             except UserError:
@@ -175,7 +176,7 @@ def _written(number: int, kind: str, form: Form) -> str:
 
 
 def _run_query(run: RunDir, sql: str, parameters: Mapping[str, object] | None) -> pa.Table:
-    with connect(run) as connection:
+    with connect(run, sql=sql) as connection:
         relation = _relation(connection, sql, parameters)
         try:
             return relation.to_arrow_table()
@@ -212,9 +213,9 @@ def explain_error(connection: duckdb.DuckDBPyConnection, sql: str, error: Except
     message = str(error).split("\n\nLINE ", 1)[0].strip()
     shown = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"
     if isinstance(error, duckdb.CatalogException) and message.startswith("Catalog Error: Table"):
-        return f"{shown}\nTables: {', '.join(SCHEMAS)}"
+        return f"{shown}\nTables: {', '.join(dict.fromkeys((*SCHEMAS, *VIEWS)))}"
     if isinstance(error, duckdb.BinderException) and "Referenced" in message:
-        named = [name for name in SCHEMAS if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+        named = [name for name in dict.fromkeys((*SCHEMAS, *VIEWS)) if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
         columns = [f"\nColumns of {name}: {', '.join(connection.table(name).columns)}" for name in named]
         return shown + "".join(columns)
     return shown

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.records import (
+    Alternative,
     Annotation,
     Call,
     Completion,
@@ -72,6 +73,7 @@ class Answered(NamedTuple):
     outcome: Outcome
     endings: tuple[Ending | None, ...]
     """How each row of the reply ended, by its place there; None for a place that none ended at."""
+    round: int
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
@@ -104,6 +106,7 @@ _ANNOTATION_FIELDS = [
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
 _MESSAGES = pa.list_(_required("item", _MESSAGE))
 _ENDINGS = pa.list_(pa.field("item", _TEXT))
+_LOGPROBS = pa.list_(_required("item", pa.list_(_required("item", pa.struct([_required("token", _TEXT), _required("logprob", _FLOAT)])))))
 _CLASS_SCORE = pa.struct(
     [_required("label", _TEXT), *(_required(name, _FLOAT) for name in ("precision", "recall", "f1")), _required("support", _INT)]
 )
@@ -117,13 +120,15 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
     "calls": _schema(
         "calls",
-        3,
+        4,
         [
             *_ORIGIN_FIELDS,
             _required("model", _TEXT),
             *(_required(name, _FLOAT) for name in ("temperature", "top_p")),
             *(_required(name, _INT) for name in ("max_tokens", "seed")),
             pa.field("json_schema", _TEXT),
+            pa.field("regex", _TEXT),
+            pa.field("top_logprobs", _INT),
             _required("outcome", _TEXT),
             *(pa.field(name, _TEXT) for name in ("text", "finish_reason", "failure_reason", "failure_detail")),
             *(pa.field(name, _INT) for name in ("prompt_tokens", "completion_tokens")),
@@ -132,6 +137,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             _required("attempts", _INT),
             *_ROW_COUNT_FIELDS,
             _required("endings", _ENDINGS),
+            pa.field("logprobs", _LOGPROBS),
         ],
     ),
     "prompts": _schema("prompts", 1, [_required("prompt_hash", _TEXT), _required("messages", _MESSAGES)]),
@@ -277,19 +283,24 @@ def pack_calls(calls: Sequence[Call], endings: Sequence[Sequence[Ending | None]]
         "max_tokens": [sampling.max_tokens for sampling in samplings],
         "seed": [sampling.seed for sampling in samplings],
         "json_schema": [sampling.json_schema for sampling in samplings],
+        "regex": [sampling.regex for sampling in samplings],
+        "top_logprobs": [sampling.top_logprobs or None for sampling in samplings],
         **_outcomes(outcomes),
         "started_at": [round(timing.started_at * 1_000_000) for timing in timings],
         "latency_s": [timing.latency_s for timing in timings],
         "attempts": [timing.attempts for timing in timings],
         **_row_counts([call.rows for call in calls]),
         "endings": lists(endings, _ENDINGS, texts([ending for rows in endings for ending in rows])),
+        "logprobs": _pack_logprobs(outcomes),
     }
     return table(SCHEMAS["calls"], columns)
 
 
 def unpack_calls(rows: pa.Table, prompts: Mapping[str, tuple[Message, ...]]) -> list[Call]:
     """`prompts` has the messages of every prompt hash in the rows, as `unpack_prompts` gives them."""
-    samplings = [SamplingParams(*row) for row in zip(*(values(rows, name) for name in _SAMPLING), strict=True)]
+    samplings = [
+        SamplingParams(*row[:-1], top_logprobs=row[-1] or 0) for row in zip(*(values(rows, name) for name in _SAMPLING), strict=True)
+    ]
     parts = zip(values(rows, "model"), values(rows, "prompt_hash"), samplings, strict=True)
     requests = [Request(model, prompts[prompt_hash], sampling) for model, prompt_hash, sampling in parts]
     outcomes = [answered.outcome for answered in unpack_answers(rows)]
@@ -297,7 +308,10 @@ def unpack_calls(rows: pa.Table, prompts: Mapping[str, tuple[Message, ...]]) -> 
 
 
 def unpack_answers(rows: pa.Table) -> list[Answered]:
-    """Of rows of the calls table that have the columns in `ANSWER_COLUMNS`."""
+    """Of rows of the calls table that have the columns in `ANSWER_COLUMNS`; those of earlier versions may lack the later ones."""
+    if missing := [name for name in ANSWER_COLUMNS if name not in rows.column_names]:
+        for name in missing:
+            rows = rows.append_column(SCHEMAS["calls"].field(name), pa.nulls(len(rows), SCHEMAS["calls"].field(name).type))
     return [
         _read_answer(dict(zip(ANSWER_COLUMNS, row, strict=True)))
         for row in zip(*(values(rows, name) for name in ANSWER_COLUMNS), strict=True)
@@ -350,10 +364,10 @@ def pack_evaluations(evaluations: Iterable[Evaluation]) -> pa.Table:
     return table(SCHEMAS["evaluations"], columns)
 
 
-_SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "json_schema")
+_SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "json_schema", "regex", "top_logprobs")
 _COMPLETED = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
 _FAILED = ("failure_reason", "failure_detail")
-ANSWER_COLUMNS = ("request_id", "outcome", *_COMPLETED, *_FAILED, "started_at", "latency_s", "attempts", "endings")
+ANSWER_COLUMNS = ("request_id", "round", "outcome", *_COMPLETED, *_FAILED, "started_at", "latency_s", "attempts", "endings", "logprobs")
 
 
 def _outcomes(outcomes: Sequence[Outcome]) -> Columns:
@@ -374,9 +388,29 @@ def _read_answer(row: Mapping[str, Any]) -> Answered:
     endings: tuple[Ending | None, ...] = tuple(_read_ending(ending) for ending in row["endings"])
     timings = Timings(row["started_at"] / 1_000_000, row["latency_s"], row["attempts"])
     if row["outcome"] == "failed":
-        return Answered(Failure(row["request_id"], FailureReason(row["failure_reason"]), row["failure_detail"], timings), endings)
+        failure = Failure(row["request_id"], FailureReason(row["failure_reason"]), row["failure_detail"], timings)
+        return Answered(failure, endings, row["round"])
     usage = Usage(row["prompt_tokens"], row["completion_tokens"])
-    return Answered(Completion(row["request_id"], row["text"], FinishReason(row["finish_reason"]), usage, timings), endings)
+    logprobs = _read_logprobs(row["logprobs"] or ())
+    completion = Completion(row["request_id"], row["text"], FinishReason(row["finish_reason"]), usage, timings, logprobs)
+    return Answered(completion, endings, row["round"])
+
+
+def _pack_logprobs(outcomes: Sequence[Outcome]) -> pa.Array:
+    found = [outcome.logprobs if isinstance(outcome, Completion) else () for outcome in outcomes]
+    if not any(found):
+        return pa.nulls(len(outcomes), _LOGPROBS)
+    return pa.array(
+        [
+            [[{"token": escape(token), "logprob": logprob} for token, logprob in place] for place in logprobs] if logprobs else None
+            for logprobs in found
+        ],
+        _LOGPROBS,
+    )
+
+
+def _read_logprobs(places: Iterable[Iterable[Mapping[str, Any]]]) -> tuple[tuple[Alternative, ...], ...]:
+    return tuple(tuple(Alternative(unescape(other["token"]), other["logprob"]) for other in place) for place in places)
 
 
 def _read_ending(ending: str | None) -> Ending | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
-from engine.parsing import parse_rows, parse_strings
-from engine.prompting import Prompter, rows_schema, strings_schema
+from engine.parsing import parse_strings
+from engine.prompting import Prompter, strings_schema
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.attributes import draw_profiles
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign_by_class
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
@@ -33,9 +33,8 @@ class Attrprompt:
         self._task = task
         self._prompter = prompter
         self._seed = seed
-        self._prompts = RoundPrompts(prompter, WRITE)
-        self._schema = partial(rows_schema, task.label_names)
-        self._common = {"domain": task.domain, "labels": task.labels}
+        self._form = form_of(task)
+        self._prompts = RoundPrompts(prompter, self._form, WRITE)
         self._values: dict[tuple[int, str | None], asyncio.Future[Sequence[str]]] = {}
         """By round: sub-topics by label, and styles under None."""
 
@@ -52,15 +51,16 @@ class Attrprompt:
             f"{self._seed} profiles {assignment.id}",
         )
         values = {"label": label, "profiles": profiles}
-        answer = await ask(self._prompts.get(assignment, lambda: self._common, values, self._schema, key=None))
-        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+        answer = await ask(self._prompts.get(assignment, dict, values, self._form.rows_schema, key=None))
+        return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
 
     async def _ask_values(self, round: int, label: str | None, ask: Ask) -> Sequence[str]:
         if (values := self._values.get((round, label))) is None:
             values = self._values[round, label] = asyncio.get_running_loop().create_future()
             try:
                 count = self._config.num_values
-                prompt = self._prompter.render(VALUES, {**self._common, "label": label, "num_values": count}, strings_schema(count))
+                said = {**self._form.values, "label": label, "num_values": count}
+                prompt = self._prompter.render(self._form.template(VALUES), said, strings_schema(count))
                 values.set_result(parse_strings((await ask(prompt)).text, count))
             except BaseException:
                 values.cancel()

@@ -19,7 +19,7 @@ from engine.prompting import Prompt, Prompter, strings_schema, texts_schema
 from engine.records import Assignment, Completion, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.auggpt import Auggpt
-from engine.strategies.labelling import Labeller
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, num_requests
 from engine.strategies.strategy import Answer, Ask, Strategy, Written
 from engine.strategies.unguided import Unguided
@@ -41,7 +41,8 @@ class Evokd:
         self._task = task
         self._prompter = prompter
         self._seed = seed
-        self._labeller = Labeller(task, prompter)
+        self._form = form_of(task)
+        self._labeller = self._form.labeller(prompter)
         self._first_rounds: list[Strategy] = []
         if config.init_rounds:
             init = Auggpt(AuggptConfig(rows_per_round=config.rows_per_round), task, prompter, seed)
@@ -87,22 +88,22 @@ class Evokd:
         shown, patterns = self._config.shown, self._config.patterns
         right, wrong = _some(report.right, shown, generator), _some((*report.hard, *report.wrong), shown, generator)
         values = {
-            "domain": self._task.domain,
-            "labels": self._task.labels,
+            **self._form.values,
             "right": right,
             "wrong": wrong,
             # A student that has been asked nothing yet (one seed row a class leaves none to ask about) shows at least what it knows.
             "examples": [] if right or wrong else draw_examples(self._task.seed, shown, self._seed, assignment.number),
             "patterns": patterns,
         }
-        return self._prompter.render(ANALYSE, values, strings_schema(patterns))
+        return self._prompter.render(self._form.template(ANALYSE), values, strings_schema(patterns))
 
     def _write(self, assignment: Assignment, analysis: Answer) -> Prompt:
         num_easy = round(assignment.num_rows * self._config.easy_share)
         num_hard = assignment.num_rows - num_easy
         kinds = (*((HARD,) if num_hard else ()), *((EASY,) if num_easy else ()))
-        values = {"num_rows": assignment.num_rows, "num_hard": num_hard, "num_easy": num_easy}
-        return self._prompter.follow(analysis.prompt, analysis.text, WRITE, values, texts_schema(assignment.num_rows, kinds))
+        values = {**self._form.values, "num_rows": assignment.num_rows, "num_hard": num_hard, "num_easy": num_easy}
+        schema = texts_schema(assignment.num_rows, kinds)
+        return self._prompter.follow(analysis.prompt, analysis.text, self._form.template(WRITE), values, schema)
 
 
 def _some(rows: Sequence[T], count: int, generator: random.Random) -> list[T]:

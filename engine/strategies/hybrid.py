@@ -11,16 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from engine.parsing import parse_rows, parse_texts
-from engine.prompting import Prompter, rows_schema, texts_schema
-from engine.records import Assignment, Candidate, RejectionReason, TaskSpec
+from engine.parsing import parse_texts
+from engine.prompting import Prompter, texts_schema
+from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
 from engine.strategies.attributes import draw_profiles
-from engine.strategies.focus import choose_focuses, resting, spread
-from engine.strategies.labelling import Labeller
+from engine.strategies.focus import Focus, choose_focuses, resting, spread
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, feedback_blocks, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
@@ -43,15 +42,18 @@ class Hybrid:
         self.rows_per_round = config.rows_per_round
         self._task = task
         self._seed = seed
-        self._prompts = RoundPrompts(prompter, TEMPLATE)
-        self._labeller = Labeller(task, prompter) if config.labelling == "separate" else None
+        self._form = form_of(task)
+        self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
+        self._labeller = self._form.labeller(prompter) if config.labelling == "separate" else None
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
         count = num_requests(config.rows_per_round, config.rows_per_call)
         num_easy = int(count * config.easy_share)
-        at_rest = resting((*earlier, report), config.rest_after, config.min_gain) if config.rest_after else frozenset[tuple[str, ...]]()
-        focuses = sorted(choose_focuses(report, round, count - num_easy, prior_rows=PRIOR_ROWS, resting=at_rest))
+        single = self._form.single
+        reports = (*earlier, report)
+        at_rest = resting(reports, config.rest_after, config.min_gain, single=single) if config.rest_after else frozenset[Focus]()
+        focuses = sorted(choose_focuses(report, round, count - num_easy, single=single, prior_rows=PRIOR_ROWS, resting=at_rest))
         easy = spread(self._task.label_names, round, num_easy)
         work = [*((focus.name, focus.labels) for focus in focuses), *((f"easy:{focus.labels[0]}", focus.labels) for focus in easy)]
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
@@ -63,43 +65,37 @@ class Hybrid:
             assignment.num_rows,
             f"{self._seed} profiles {assignment.round} {assignment.number // DRAWS}",
         )
-        mistakes = () if is_easy else self._mistakes(assignment.focus, report)
-        values = {"focus": assignment.focus, "is_easy": is_easy, "mistakes": mistakes, "profiles": profiles}
-        key = None if profiles else assignment.weakness
+        focus = Focus.of(assignment)
+        mistakes = () if is_easy else self._mistakes(focus, report)
+        values = {"focus": focus.labels, "weakness": focus.kind, "is_easy": is_easy, "mistakes": mistakes, "profiles": profiles}
+        key = None if profiles else focus
         prompt = self._prompts.get(assignment, lambda: self._common(assignment.round, report), values, self._schema, key=key)
         answer = await ask(prompt)
         if self._labeller is None:
-            return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+            return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
         texts = parse_texts(answer.text)
         wanted, surplus = texts[: assignment.num_rows], texts[assignment.num_rows :]
-        labelled = [self._compare(candidate, assignment.focus[0]) for candidate in await self._labeller.complete(wanted, ask)]
+        asked = assignment.focus[0] if self._config.disagreement == "refuse" else None
+        labelled = await self._labeller.complete(wanted, ask, asked)
         return [Written(answer, (*labelled, *surplus), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return feedback_blocks(self._config.examples, self._task.seed, report)
 
     def _schema(self, num_rows: int) -> str:
-        return texts_schema(num_rows) if self._labeller else rows_schema(self._task.label_names, num_rows)
+        return texts_schema(num_rows) if self._labeller else self._form.rows_schema(num_rows)
 
     def _common(self, round: int, report: WeaknessReport) -> Mapping[str, Any]:
         return {
-            "domain": self._task.domain,
-            "labels": self._task.labels,
             "examples": draw_examples(self._task.seed, self._config.examples, self._seed, round),
             "report": report,
             "with_labels": self._labeller is None,
         }
 
-    def _mistakes(self, focus: tuple[str, ...], report: WeaknessReport) -> Sequence[MinedRow]:
-        """Mined rows of a class or pair, the most confident first, each once."""
+    def _mistakes(self, focus: Focus, report: WeaknessReport) -> Sequence[MinedRow]:
+        """Mined rows of a weakness, the most confident first, each once."""
         weaknesses = (row for weakness in report.weaknesses for row in weakness.examples)
         confusions = (row for confusion in report.confusions for row in confusion.examples)
         rows = dict.fromkeys((*report.hard, *report.wrong, *weaknesses, *confusions))
-        fitting = [row for row in rows if row.label == focus[0] != row.predicted and focus[1:] in ((), (row.predicted,))]
+        fitting = [row for row in rows if self._form.shows(row, focus)]
         return sorted(fitting, key=lambda row: -row.confidence)[: self._config.mistakes]
-
-    def _compare(self, candidate: Candidate, asked: str) -> Candidate:
-        if candidate.problem is not None or candidate.label == asked or self._config.disagreement == "keep":
-            return candidate
-        problem = f"asked for {asked[:100]!r}, labelled {candidate.label[:100]!r}"
-        return replace(candidate, problem=problem, reason=RejectionReason.DISAGREEMENT)

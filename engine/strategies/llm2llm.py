@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine.prompting import Prompter, texts_schema
+from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.rendering import RoundPrompts
-from engine.strategies.strategy import Ask, Written, written_of
+from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import Llm2llmConfig
 
 TEMPLATE = "llm2llm/variants"
@@ -25,25 +26,25 @@ class Llm2llm:
     def __init__(self, config: Llm2llmConfig, task: TaskSpec, prompter: Prompter, seed: int) -> None:
         self._config = config
         self.rows_per_round = config.rows_per_round
-        self._task = task
+        self._form = form_of(task)
         self._seed = seed
         self._is_seed = {(row.text, row.label) for row in task.seed}
-        self._prompts = RoundPrompts(prompter, TEMPLATE)
+        self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
         self._wrong: tuple[int, list[MinedRow]] = (0, [])
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
         rows = self._wrong_rows(round, report)
         count = num_requests(config.rows_per_round, config.rows_per_call) if rows else 0
-        work = [(f"class:{row.label}", (row.label, row.predicted)) for row in (rows[number % len(rows)] for number in range(count))]
+        missed = [self._form.missed_in(rows[number % len(rows)]) for number in range(count)]
+        work = [(f"{self._form.single}:{labels[0]}", labels) for labels in missed]
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         rows = self._wrong_rows(assignment.round, report)
         row = rows[assignment.number % len(rows)]
-        common = {"domain": self._task.domain, "labels": self._task.labels}
-        answer = await ask(self._prompts.get(assignment, lambda: common, {"row": row}, texts_schema, key=row))
-        return [written_of(row.label, answer, assignment.num_rows)]
+        answer = await ask(self._prompts.get(assignment, dict, {"row": row}, self._form.variants_schema, key=row))
+        return [Written(answer, tuple(self._form.parse_variants(answer.text, row)), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"wrong": len(self._wrong_rows(round, report))}

@@ -9,14 +9,13 @@ cheap.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from engine.parsing import parse_rows
-from engine.prompting import Prompter, rows_schema
+from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
-from engine.strategies.focus import choose_focuses
+from engine.strategies.focus import Focus, choose_focuses
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, feedback_blocks, has_focus, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
@@ -33,27 +32,29 @@ class Pgkd:
         self.rows_per_round = config.rows_per_round
         self._task = task
         self._seed = seed
-        self._prompts = RoundPrompts(prompter, TEMPLATE)
-        self._schema = partial(rows_schema, task.label_names)
+        self._form = form_of(task)
+        self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
         count = num_requests(config.rows_per_round, config.rows_per_call)
-        # Sorted, so that requests with one focus are neighbours.
-        focuses = sorted(choose_focuses(report, round, count)) if has_focus(config.focus, count, len(self._task.labels)) else [None] * count
+        focuses: Sequence[Focus | None] = [None] * count
+        if has_focus(config.focus, count, len(self._task.labels)):
+            # Sorted, so that requests with one focus are neighbours.
+            focuses = sorted(choose_focuses(report, round, count, single=self._form.single))
         work = [(focus.name, focus.labels) if focus else ("report", ()) for focus in focuses]
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
-        prompt = self._prompts.get(
-            assignment, lambda: self._common(assignment.round, report), {"focus": assignment.focus}, self._schema, key=assignment.focus
-        )
+        focus = Focus.of(assignment)
+        last = {"focus": focus.labels, "weakness": focus.kind}
+        prompt = self._prompts.get(assignment, lambda: self._common(assignment.round, report), last, self._form.rows_schema, key=focus)
         answer = await ask(prompt)
-        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+        return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
 
     def _common(self, round: int, report: WeaknessReport) -> Mapping[str, Any]:
         examples = draw_examples(self._task.seed, self._config.examples, self._seed, round)
-        return {"domain": self._task.domain, "labels": self._task.labels, "examples": examples, "report": report}
+        return {"examples": examples, "report": report}
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return feedback_blocks(self._config.examples, self._task.seed, report)

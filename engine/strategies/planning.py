@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from engine.records import Assignment, Example
 from engine.reports import WeaknessReport
 from engine.strategies.focus import spread
+from engine.task import labels_of
 
 
 def num_requests(rows_per_round: int, rows_per_call: int) -> int:
@@ -54,13 +56,14 @@ def feedback_blocks(examples: int, seed: Sequence[Example], report: WeaknessRepo
 
 
 def draw_examples(rows: Sequence[Example], count: int, seed: int, round: int) -> list[Example]:
-    """Rows for the round, from as many classes as there is room for: one of each class, then a second of each."""
+    """Rows for the round, from as many classes (types of entities) as there is room for: one of each, then a second of each."""
     generator = random.Random(f"{seed} examples {round}")
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     turns: list[tuple[int, Example]] = []
     for row in generator.sample(rows, len(rows)):
-        seen[row.label] = seen.get(row.label, 0) + 1
-        turns.append((seen[row.label], row))
+        labels = {*labels_of(row)}
+        turns.append((min(seen[label] for label in labels), row))
+        seen.update(labels)
     return [row for _, row in sorted(turns, key=lambda turn: turn[0])][:count]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from engine.errors import UserError
 from engine.gates import comparable
 from engine.prompting import Prompter
 from engine.records import Assignment, Candidate, Pool, TaskSpec
 from engine.reports import WeaknessReport
-from engine.strategies.labelling import Labeller
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import PoolConfig
@@ -33,7 +34,7 @@ class PoolLabelling:
             raise UserError("the method pool labels rows of task.data.pool; name the file or folder with your unlabelled texts there")
         self._config = config
         self.rows_per_round = config.rows_per_round
-        self._labeller = Labeller(task, prompter)
+        self._labeller = form_of(task).labeller(prompter)
         self._held_out = {comparable(row.text) for rows in (task.validation, task.test) for row in rows}
         drawn = draw_texts(task.pool, SPARE * config.rounds * config.rows_per_round, seed)
         self._drawn = [text for text in drawn if self._may_be_shown(text)]
@@ -48,12 +49,15 @@ class PoolLabelling:
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         start = assignment.number * self._config.rows_per_call
         texts = self._texts(assignment.round, report)[1][start : start + assignment.num_rows]
-        answer, labels = await self._labeller.label(texts, ask)
-        # A text without a label was asked about in vain, and not refused: it is a row that failed.
-        candidates = [
-            Candidate(text, text=text.strip(), label=label) for text, label in zip(texts, labels, strict=True) if label is not None
-        ]
-        return [Written(answer, tuple(candidates), assignment.num_rows)]
+        written: list[Written] = []
+        # Texts that were asked about together stand side by side.
+        for answer, group in groupby(zip(texts, await self._labeller.label(texts, ask), strict=True), key=lambda pair: pair[1].answer):
+            rows = list(group)
+            # A text without a label was asked about in vain, and not refused: it is a row that failed.
+            found = [(text, labelled) for text, labelled in rows if labelled.is_answered]
+            candidates = [self._labeller.judge(Candidate(text, text=text.strip()), labelled) for text, labelled in found]
+            written.append(Written(answer, tuple(candidates), len(rows)))
+        return written
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         pick, texts = self._texts(round, report)

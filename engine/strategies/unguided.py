@@ -6,14 +6,13 @@ What PGKD gains over this, at the same number of teacher tokens, its feedback ha
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from engine.parsing import parse_rows
-from engine.prompting import Prompter, rows_schema
+from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.focus import spread
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, has_focus, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
@@ -30,8 +29,8 @@ class Unguided:
         self.rows_per_round = config.rows_per_round
         self._task = task
         self._seed = seed
-        self._prompts = RoundPrompts(prompter, TEMPLATE)
-        self._schema = partial(rows_schema, task.label_names)
+        self._form = form_of(task)
+        self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         config = self._config
@@ -42,15 +41,14 @@ class Unguided:
         return assign(round, report, work, config.rows_per_round, config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
-        prompt = self._prompts.get(
-            assignment, lambda: self._common(assignment.round), {"focus": assignment.focus}, self._schema, key=assignment.focus
-        )
+        focus = assignment.focus
+        last = {"focus": focus, "weakness": "none"}
+        prompt = self._prompts.get(assignment, lambda: self._common(assignment.round), last, self._form.rows_schema, key=focus)
         answer = await ask(prompt)
-        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+        return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
 
     def _common(self, round: int) -> Mapping[str, Any]:
-        examples = draw_examples(self._task.seed, self._config.examples, self._seed, round)
-        return {"domain": self._task.domain, "labels": self._task.labels, "examples": examples}
+        return {"examples": draw_examples(self._task.seed, self._config.examples, self._seed, round)}
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"examples": min(self._config.examples, len(self._task.seed))}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
-from engine.parsing import parse_rows
-from engine.prompting import Prompter, rows_schema
+from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
+from engine.strategies.forms import form_of
 from engine.strategies.planning import assign_by_class
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
@@ -24,17 +23,16 @@ class Zerogen:
         self._config = config
         self.rows_per_round = config.rows_per_round
         self._task = task
-        self._prompts = RoundPrompts(prompter, TEMPLATE)
-        self._schema = partial(rows_schema, task.label_names)
+        self._form = form_of(task)
+        self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         return assign_by_class(round, report, self._task.label_names, self._config.rows_per_round, self._config.rows_per_call)
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         (label,) = assignment.focus
-        common = {"domain": self._task.domain, "labels": self._task.labels}
-        answer = await ask(self._prompts.get(assignment, lambda: common, {"label": label}, self._schema, key=label))
-        return [Written(answer, tuple(parse_rows(answer.text)), assignment.num_rows)]
+        answer = await ask(self._prompts.get(assignment, dict, {"label": label}, self._form.rows_schema, key=label))
+        return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {}

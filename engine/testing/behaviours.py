@@ -10,6 +10,7 @@ a request ends it.
     malformed:EVERY       answers with something that is no JSON
     truncated:EVERY       ends in the middle of the rows, as if max_tokens had run out
     badjson:EVERY         a good reply whose text is none: rows amid talk, half a list, or rows of the wrong type
+    unsure:EVERY          an answer by a code, whose log-probabilities are spread over many
     drip:SECONDS:EVERY    the reply's body comes in small pieces, spread over that time
     stall:EVERY           half of the reply's body comes, and never the rest
     die:AFTER             vanishes, with all connections, at the first request after so many
@@ -72,6 +73,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "malformed": (EVERY,),
     "truncated": (EVERY,),
     "badjson": (EVERY,),
+    "unsure": (EVERY,),
     "drip": (SECONDS, EVERY),
     "stall": (EVERY,),
     "die": (Parameter("AFTER", least=0),),
@@ -144,6 +146,8 @@ class Treatment:
     """Its text is not the JSON that was asked for."""
     drip_s: float | None = None
     is_stalled: bool = False
+    is_unsure: bool = False
+    """Of the code it answers by."""
 
 
 PLAIN = Treatment()
@@ -223,6 +227,7 @@ class Behaviours:
             is_garbled="badjson" in struck,
             drip_s=drip_s,
             is_stalled="stall" in struck,
+            is_unsure="unsure" in struck,
         )
 
 

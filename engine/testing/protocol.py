@@ -15,9 +15,13 @@ from typing import Any, Protocol, cast
 import httptools
 import msgspec
 
+from engine.records import Alternative
+
 MAX_AHEAD = 64
 """Requests that a connection may have sent ahead before it is read no further."""
 MAX_CHOICES = 1024
+MAX_LOGPROBS = 20
+"""As vLLM has it unless told otherwise."""
 
 _REASONS = {
     200: b"OK",
@@ -198,6 +202,10 @@ class _ResponseFormat(msgspec.Struct):
     json_schema: _Schema | None = None
 
 
+class _Constraint(msgspec.Struct):
+    regex: str | None = None
+
+
 class Question(msgspec.Struct):
     """What a request for completions asks, as far as it matters here."""
 
@@ -209,6 +217,13 @@ class Question(msgspec.Struct):
     ignore_eos: bool = False
     stream: bool = False
     response_format: _ResponseFormat | None = None
+    structured_outputs: _Constraint | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+    @property
+    def regex(self) -> str | None:
+        return self.structured_outputs and self.structured_outputs.regex
 
     @property
     def schema(self) -> str:
@@ -227,10 +242,22 @@ class _Said(msgspec.Struct):
     role: str = "assistant"
 
 
+class _Token(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[_Token] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token]
+
+
 class _Choice(msgspec.Struct):
     index: int
     message: _Said
     finish_reason: str
+    logprobs: _Logprobs | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -262,6 +289,10 @@ def read_question(body: bytes) -> Question:
         raise ValueError(f"n is from 1 to {MAX_CHOICES}, not {question.n}")
     if question.stream:
         raise ValueError("this server does not stream")
+    if question.top_logprobs and not question.logprobs:
+        raise ValueError("when using `top_logprobs`, `logprobs` must be set to true.")
+    if question.top_logprobs > MAX_LOGPROBS:
+        raise ValueError(f"Requested sample logprobs of {question.top_logprobs}, which is greater than max allowed: {MAX_LOGPROBS}")
     return question
 
 
@@ -286,11 +317,26 @@ def name_draws(body: bytes, question: Question) -> list[str]:
 
 
 def write_completion(
-    question: Question, name: str, texts: Sequence[str], *, finish_reason: str, prompt_tokens: int, completion_tokens: int
+    question: Question,
+    name: str,
+    texts: Sequence[str],
+    *,
+    finish_reason: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    logprobs: Sequence[Sequence[Sequence[Alternative]]] = (),
 ) -> bytes:
+    """`logprobs` of each choice, as `Completion` has them; none where they were not asked for."""
     usage = _Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
     choices = [_Choice(index, _Said(text), finish_reason) for index, text in enumerate(texts)]
+    for choice, places in zip(choices, logprobs, strict=False):
+        choice.logprobs = _Logprobs([_token(place[0], [_token(other) for other in place]) for place in places])
     return _encoder.encode(_Completion(f"chatcmpl-{name}", question.model, choices, usage))
+
+
+def _token(alternative: Alternative, others: list[_Token] | msgspec.UnsetType = msgspec.UNSET) -> _Token:
+    token, logprob = alternative
+    return _Token(token, logprob, list(token.encode()), others)
 
 
 def write_error(status: int, message: str) -> bytes:

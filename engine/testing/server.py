@@ -32,6 +32,7 @@ import uvloop
 from engine.metrics import ServerGauges
 from engine.testing.behaviours import Behaviours, Ending, Generation, Treatment, garble
 from engine.testing.protocol import Connection, Exchange, Question, name_draws, read_question, write_completion, write_error
+from engine.testing.scores import score
 from engine.testing.teacher import rows_for
 from engine.testing.token_rate import format_gauges
 
@@ -280,8 +281,9 @@ class ScriptedServer:
 
     def _answer(self, job: _Job) -> None:
         question, treatment = job.question, job.treatment
-        schema = question.schema
-        texts = [rows_for(schema, seed=name) for name in job.names]
+        schema, regex = question.schema, question.regex
+        scores = [score(regex, question.top_logprobs, name, is_sure=not treatment.is_unsure) for name in job.names] if regex else []
+        texts = [code for code, _ in scores] or [rows_for(schema, seed=name) for name in job.names]
         if treatment.is_garbled:
             texts = [garble(text, name) for text, name in zip(texts, job.names, strict=True)]
         if treatment.is_truncated:
@@ -297,6 +299,7 @@ class ScriptedServer:
             finish_reason="length" if treatment.is_truncated else "stop",
             prompt_tokens=job.prompt_tokens,
             completion_tokens=completion_tokens,
+            logprobs=[places for _, places in scores] if question.logprobs else (),
         )
         if treatment.is_stalled:
             job.exchange.send(job.exchange.head(200, len(body)) + body[: len(body) // 2], is_last=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -11,10 +12,12 @@ from typing import Any, TypeAlias
 
 from engine.records import Completion, FinishReason, Request, Timings, Usage
 from engine.teacher import TeacherError
+from engine.testing.scores import score
 
 Reply: TypeAlias = str | Completion | TeacherError
 Script: TypeAlias = Iterable[Reply] | Callable[[Request], Reply | Awaitable[Reply]]
 
+_FIRST_WORD = re.compile(r"\w+")
 DEFAULT_ROWS = 4
 
 
@@ -69,6 +72,15 @@ class ScriptedTeacher:
         return await reply if inspect.isawaitable(reply) else reply
 
 
+def answer(request: Request) -> str | Completion:
+    """As `write_rows`, or where a code is asked for, one of those that are allowed, with log-probabilities."""
+    if request.sampling.regex is None:
+        return write_rows(request)
+    code, logprobs = score(request.sampling.regex, request.sampling.top_logprobs, request.id)
+    usage = Usage(sum(len(message.content.split()) for message in request.messages), len(code))
+    return Completion(request.id, code, FinishReason.LENGTH, usage, Timings(time.time(), 0.0, attempts=1), logprobs)
+
+
 def write_rows(request: Request) -> str:
     """What a request asks for by its JSON schema: as many rows as it wants, all different, the same for an equal request."""
     return rows_for(request.sampling.json_schema or "{}", seed=request.id)
@@ -89,11 +101,20 @@ def rows_for(schema: str, *, seed: str) -> str:
 
 def fill(schema: Mapping[str, Any], say: Callable[[int], str], place: int = 0, start: int = 0) -> Any:
     """A value of a JSON schema, as far as this project writes them. `say` gives the text at a place of a list; lists are as long as they
-    may be, numbers are those of places, and of values to choose from the places take one after another, beginning at `start`.
+    may be, numbers are those of places, and of values to choose from the places take one after another, beginning at `start`. Where
+    entities are to be marked, the first word is one.
     """
     match schema:
         case {"enum": [*values]}:
             return values[(start + place) % len(values)]
+        case {"type": "string", "examples": [*tags]}:
+            # The tags that entities stand between; the first word of a text is one.
+            tag = str(tags[(start + place) % len(tags)])
+            return _FIRST_WORD.sub(lambda word: tag.replace(">x<", f">{word[0]}<"), say(place), count=1)
+        case {"properties": {"entities": {"items": {"properties": {"type": types}}}, **others}}:
+            word = _FIRST_WORD.search(say(place))
+            entity = {"text": word[0] if word else "", "type": fill(types, say, place, start)}
+            return {**fill({"type": "object", "properties": others}, say, place, start), "entities": [entity]}
         case {"type": "array", "items": items}:
             return [fill(items, say, number, start) for number in range(schema.get("maxItems", schema.get("minItems", DEFAULT_ROWS)))]
         case {"type": "object"}:
@@ -107,8 +128,10 @@ def fill(schema: Mapping[str, Any], say: Callable[[int], str], place: int = 0, s
 @lru_cache
 def _asks_for_something_else(schema: str) -> bool:
     content = json.loads(schema)
-    fields = content.get("items", content).get("properties")
-    return content.get("type") == "array" and (fields is None or set(fields) != {"text", "label"})
+    fields: dict[str, Any] | None = content.get("items", content).get("properties")
+    if content.get("type") == "array":
+        return fields is None or set(fields) != {"text", "label"} or "examples" in fields["text"]
+    return fields is not None and "label" not in fields
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from student.data import Rows
 
 LogProbabilities: TypeAlias = NDArray[np.float64]
-"""A row of the array for each text, a column for each label."""
+"""A row of the array for each answer, a column for each output. A head gives one answer a text, or one a token; then text after text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,44 @@ class Targets:
     """What the network should say of a batch, on its device."""
 
     labels: torch.Tensor
-    distributions: torch.Tensor | None
+    """Of each row; or the tags of each row's tokens, padded."""
+    distributions: torch.Tensor | None = None
     """Of the rows that `has_distribution` marks; anything in the others."""
-    has_distribution: torch.Tensor | None
+    has_distribution: torch.Tensor | None = None
 
 
 class Head(Protocol):
     """Keeps nothing between two calls."""
 
     @property
+    def kind(self) -> str:
+        """Of task, as in `TaskSpec`."""
+        ...
+
+    @property
     def auto_model(self) -> Any:
         """The class of transformers that loads an encoder with this head."""
+        ...
+
+    @property
+    def reads_first_token(self) -> bool:
+        """Whether a text's answer is read off its first token."""
+        ...
+
+    def outputs(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """What the network's outputs mean, for a task with these labels."""
+        ...
+
+    def labels(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """The other way. ValueError for outputs of something else."""
+        ...
+
+    def num_answers(self, length: int) -> int:
+        """To a text of so many tokens."""
+        ...
+
+    def truth(self, rows: Rows) -> NDArray[np.int64]:
+        """The right output of each answer, in the order of predictions; negative where none is asked for."""
         ...
 
     def targets(self, rows: Rows, batch: Sequence[int], device: torch.device) -> Targets:
@@ -54,4 +81,15 @@ class Head(Protocol):
         """Of each row, in nats, in float32."""
         ...
 
-    def decode(self, logits: torch.Tensor) -> LogProbabilities: ...
+    def decode(self, logits: torch.Tensor, lengths: Sequence[int]) -> LogProbabilities:
+        """Of a batch of texts with so many tokens each."""
+        ...
+
+    def mean_loss(self, predicted: LogProbabilities, rows: Rows) -> float:
+        """Mean over the rows, in nats."""
+        ...
+
+
+def cross_entropy(predicted: LogProbabilities, truth: Sequence[int] | NDArray[np.int64]) -> float:
+    """Mean over the answers, in nats; `truth` has an output for each."""
+    return float(-predicted[np.arange(len(truth)), np.asarray(truth)].mean())

@@ -5,29 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from student.data import Rows
-from student.heads.head import LogProbabilities, Objective, Targets
+from student.heads.head import LogProbabilities, Objective, Targets, cross_entropy
 
 
 class SingleLabel:
     """Softmax over the labels."""
 
+    kind = "classification"
+    reads_first_token = True
+
     @property
     def auto_model(self) -> Any:
         return AutoModelForSequenceClassification
 
+    def outputs(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return tuple(labels)
+
+    def labels(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        return tuple(outputs)
+
+    def num_answers(self, length: int) -> int:
+        return 1
+
+    def truth(self, rows: Rows) -> NDArray[np.int64]:
+        return np.asarray(rows.labels, np.int64)
+
     def targets(self, rows: Rows, batch: Sequence[int], device: torch.device) -> Targets:
         labels = torch.tensor([int(rows.labels[row]) for row in batch], device=device)
         if rows.distributions is None:
-            return Targets(labels, None, None)
+            return Targets(labels)
         found = [rows.distributions[row] for row in batch]
         width = max((len(distribution) for distribution in found if distribution is not None), default=0)
         if width == 0:
-            return Targets(labels, None, None)
+            return Targets(labels)
         distributions = torch.tensor([[0.0] * width if distribution is None else list(distribution) for distribution in found])
         has_distribution = torch.tensor([distribution is not None for distribution in found])
         return Targets(labels, distributions.to(device), has_distribution.to(device))
@@ -45,8 +62,11 @@ class SingleLabel:
             loss = (1 - share) * loss + share * soft
         return loss if objective.class_weights is None else loss * objective.class_weights[targets.labels]
 
-    def decode(self, logits: torch.Tensor) -> LogProbabilities:
+    def decode(self, logits: torch.Tensor, lengths: Sequence[int]) -> LogProbabilities:
         return logits.double().log_softmax(dim=-1).cpu().numpy()
+
+    def mean_loss(self, predicted: LogProbabilities, rows: Rows) -> float:
+        return cross_entropy(predicted, rows.labels)
 
 
 def _flatten(distributions: torch.Tensor, temperature: float) -> torch.Tensor:

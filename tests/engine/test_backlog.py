@@ -116,6 +116,8 @@ def test_draws_of_one_prompt_leave_together_as_many_as_may() -> None:
         make_asker("a", seed=6, top_p=0.5),
         make_asker("a", seed=6, max_tokens=128),
         make_asker("a", seed=6, json_schema="{}"),
+        make_asker("a", seed=6, regex="[A-B]"),
+        make_asker("a", seed=6, top_logprobs=20),
         make_asker("a", seed=6, model="another"),
         make_asker("a", seed=6, is_single=True),
         make_asker("a", seed=6, priority=1),

@@ -136,7 +136,7 @@ def test_a_teacher_without_weights(place: Place) -> None:
 
 def test_a_port_in_use(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     without_endpoint(place)
-    monkeypatch.setattr("engine.cli.teach.check_model", print)  # the model would be looked at first
+    monkeypatch.setattr("engine.api.check_model", print)  # the model would be looked at first
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -163,7 +163,10 @@ def test_errors_are_one_message_and_a_status(place: Place) -> None:
 
 def all_commands() -> list[list[str]]:
     return [
+        ["init"],
         ["run"],
+        ["generate"],
+        ["label"],
         ["teacher", "serve"],
         ["evaluate"],
         ["predict"],
@@ -191,7 +194,7 @@ def test_the_folder_of_a_run_stands_for_its_configuration(place: Place, monkeypa
     (place.folder / "run.toml").unlink()
     taught: list[tuple[RunConfig, Path]] = []
 
-    def teach(config: RunConfig, place: RunDir) -> None:
+    def teach(config: RunConfig, place: RunDir, _plain: bool) -> None:
         taught.append((config, place.root))
 
     monkeypatch.setattr("engine.cli.teach._teach", teach)

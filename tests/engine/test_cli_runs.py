@@ -130,7 +130,7 @@ def test_a_pruned_run_is_not_resumed(run: RunDir, monkeypatch: pytest.MonkeyPatc
     async def found(*_: object) -> list[object]:
         return []
 
-    monkeypatch.setattr("engine.cli.teach.find_models", found)
+    monkeypatch.setattr("engine.api.find_models", found)
     monkeypatch.setattr("student.check_encoder", nothing)
     before = set(run.root.rglob("*"))
     assert "it can no longer be resumed; start anew in another folder with --out" in refused(

@@ -80,6 +80,15 @@ def test_json_and_back(tmp_path: Path, method: str) -> None:
         ("[teacher]", "[strategy]\nrounds = 0\n[teacher]", "strategy.rounds: "),
         ("[teacher]", '[strategy]\ntype = "pool"\n[teacher]', "strategy.type = pool labels rows of task.data.pool"),
         ('name = "demo"', 'name = "demo"\nstrategy = 3', "strategy"),
+        ('domain = "messages"', 'domain = "messages"\nkind = "nre"', "task.kind: Input should be 'classification' or 'ner'"),
+        ('{name = "a"}, ', "", "task.labels has one label, and a text could have no other; give at least two"),
+        ("[teacher]", "[labelling]\nsoft = true\n[teacher]", "strategy.type = pgkd writes texts with their labels"),
+        ("[teacher]", "[labelling]\nsfot = true\n[teacher]", "unknown key 'labelling.sfot'; did you mean 'soft'?"),
+        ("[teacher]", "[labelling]\ntop_logprobs = 1\n[teacher]", "labelling.top_logprobs: "),
+        ("[teacher]", '[[teachers]]\nmodel = "teacher"\n[teacher]', "given more than once: teacher. Several servers of one"),
+        ("[teacher]", '[[teachers]]\nmodle = "x"\n[teacher]', "'teachers.0.modle'; did you mean 'model'?"),
+        ("[teacher]", '[[teachers]]\nmodel = "x"\nshare = 0\n[teacher]\nshare = 0', "no teacher has a share of the rows"),
+        ("[teacher]", '[[teachers]]\nmodel = "x"\nport = 8000\n[teacher]\nport = 8000', "would start their servers on one port"),
     ],
 )
 def test_a_mistake_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -90,6 +99,15 @@ def test_a_mistake_is_named_with_what_to_do(tmp_path: Path, old: str, new: str, 
     assert str(tmp_path / "run.toml") in str(caught.value)
 
 
+def test_further_teachers_stand_in_a_list_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    content = MINIMAL + '[[teachers]]\nmodel = "second"\nshare = 0.5\n[[teachers]]\nmodel = "org/third"\nendpoint = "http://x/v1"\n'
+    config = load_config(write_config(tmp_path, content))
+    assert [teacher.model for teacher in config.teachers] == [str(tmp_path / "second"), "org/third"]
+    assert [teacher.share for teacher in (config.teacher, *config.teachers)] == [1.0, 0.5, 1.0]
+    assert restore_config(dump_config(config)) == config
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.toml: no such file"):
         load_config(tmp_path / "nothing.toml")
@@ -98,3 +116,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_an_override_through_a_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name\.x cannot be set"):
         load_config(write_config(tmp_path), {"name.x": 1})
+
+
+def test_entities_may_be_of_one_type_and_are_marked_by_every_method_but_one(tmp_path: Path) -> None:
+    ner = MINIMAL.replace("[task]", '[task]\nkind = "ner"').replace('{name = "a"}, ', "")
+    for method in METHODS:
+        content = ner.replace("[task.data]", '[task.data]\npool = "pool.csv"') + f'[strategy]\ntype = "{method}"\n'
+        if method == "eda":
+            with pytest.raises(UserError, match=r"eda moves and drops words, .* for task.kind = ner there are pgkd, evokd, hybrid"):
+                load_config(write_config(tmp_path, content))
+        else:
+            assert load_config(write_config(tmp_path, content)).task.marking == "inline"

@@ -7,9 +7,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from engine.errors import StoreError, UserError
 from engine.export import Options, dataset, export, rows, shards
 from engine.export.card import COLUMNS, MEANING, code, licence_of, quoted, size_category
-from engine.records import RejectionReason
+from engine.records import Annotation, RejectionReason, Span
 from engine.retention import Part, prune
 from engine.rundir import RunDir
 from engine.store import SCHEMAS
@@ -234,7 +235,7 @@ def test_text_and_label_come_first_and_every_column_is_explained(run: RunDir, tm
     export(run, tmp_path / "out")
     names = pq.read_schema(tmp_path / "out/data/train-00000-of-00001.parquet").names
     assert names[:2] == ["text", "label"]
-    assert set(names) == set(SCHEMAS["samples"].names)
+    assert set(names) == set(SCHEMAS["samples"].names) - {"spans"}
     assert set(COLUMNS) == {*SCHEMAS["samples"].names, *SCHEMAS["rejections"].names}
     assert set(MEANING) == set(RejectionReason)
 
@@ -402,3 +403,35 @@ def test_a_code_span_is_one_cell_in_one_line_that_ends_where_it_should(text: str
 )
 def test_sizes_are_named_as_on_the_hub(count: int, name: str) -> None:
     assert size_category(count) == name
+
+
+# Entities.
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_rows_with_entities_are_exported_with_them(tmp_path: Path, datasets: Any, format: Literal["parquet", "jsonl"]) -> None:
+    types = ("PER", 'a|b\ufdd0"c"')
+    spans = ((Span(0, 3, types[0]), Span(7, 11, types[1])), ())
+    rows = [
+        replace(row, label="", annotation=Annotation(found))
+        for row, found in zip(make_rows(1, ["", ""], ["Ana in Bern", "nobody"]), spans, strict=True)
+    ]
+    run = make_run(tmp_path / "run", [rows], make_config(types, kind="ner"))
+    exported = export(run, tmp_path / "out", Options(format=format, with_rejections=True))
+    assert (exported.rows, exported.classes) == (2, {types[0]: 1, types[1]: 1})
+    front, text = card_of(tmp_path / "out")
+    assert front["task_categories"] == ["token-classification"]
+    assert "2 texts with entities of 2 types" in text
+    assert "| `PER` |  | 1 | 50.0 % |" in section(text, "## Entities by type")
+    assert "ClassLabel" not in text
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.column_names[:2] == ["text", "spans"]
+    assert "label" not in loaded.column_names
+    there = {row["text"]: [(span["start"], span["end"], span["type"]) for span in row["spans"]] for row in loaded}
+    assert there == {"Ana in Bern": [(0, 3, types[0]), (7, 11, types[1])], "nobody": []}
+
+
+def test_a_dataset_of_texts_with_labels_has_no_entities(run: RunDir, tmp_path: Path) -> None:
+    export(run, tmp_path / "out")
+    assert "spans" not in pq.read_schema(tmp_path / "out/data/train-00000-of-00001.parquet").names
+    assert "dataset_info" in card_of(tmp_path / "out")[0]

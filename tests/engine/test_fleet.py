@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -18,9 +19,11 @@ from engine.records import Completion
 from engine.rundir import RunDir
 from engine.server import VllmServer
 from engine.supervisor import MAX_RESTARTS
+from engine.switchboard import Switchboard
 from engine.teacher import HttpTeacher
 from engine.testing.server import ScriptedServer
 from tests.engine.asking import Records, make_lane, make_request
+from tests.engine.servers import PROGRAM, make_model
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -68,6 +71,26 @@ async def test_the_users_number_is_the_limit_of_each_server(tmp_path: Path, conc
         config = make_config(one.base_url, other.base_url)
         async with open_fleet(config, EngineConfig(concurrency=concurrency), RunDir(tmp_path), Silent(), ignore) as fleet:
             assert {lane.limit for lane in fleet.lanes} == limits
+
+
+async def test_teachers_of_ours_get_a_server_and_a_log_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.fleet.VllmServer", partial(VllmServer, program=PROGRAM, device="cpu"))
+    models = [str(make_model(tmp_path / name)) for name in ("big", "small")]
+    big, small = (TeacherConfig(model=model, extra_args=("--fake", "serve")) for model in models)
+    run, notes = RunDir(tmp_path / "run"), list[dict[str, Any]]()
+    run.create()
+    async with open_fleet(big, EngineConfig(), run, Silent(), notes.append, (small,)) as fleet:
+        assert [each.model for each in fleet.all] == ["big", "small"]
+        assert [lane.is_supervised for lane in fleet.all_lanes] == [True, True]
+        batchers = {each.model: Batcher(each.lanes, attempts=4, random=Random(0), record=Records().record) for each in fleet.all}
+        async with Switchboard(batchers) as switchboard:
+            watching = asyncio.create_task(fleet.watch(switchboard))
+            outcomes = await asyncio.gather(*(switchboard.ask(make_request(model=model)) for model in batchers))
+            watching.cancel()
+            await asyncio.wait([watching])
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+    assert [path.name for path in sorted(run.logs.iterdir())] == ["server-2.log", "server.log"]
+    assert [(note.get("other_teacher"), "revision" in note) for note in notes] == [(None, True), (models[1], False)]
 
 
 async def test_of_several_servers_one_may_be_missing(tmp_path: Path) -> None:

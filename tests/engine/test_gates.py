@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.gates import Gatekeeper, Refusal, comparable
-from engine.records import Candidate, RejectionReason
+from engine.records import Annotation, Candidate, RejectionReason, Span
 
 
 def make_gatekeeper(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> Gatekeeper:
@@ -160,3 +160,34 @@ def test_rows_of_one_reply_are_judged_as_each_alone(parts: list[tuple[str, str]]
     together, alone = (make_near_gatekeeper(known=("where is my dog",), held_out=("cancel my orders",)) for _ in range(2))
     assert together.judge(rows) == [judge(alone, row) for row in rows]
     assert together.judge(rows) == [judge(alone, row) for row in rows]
+
+
+# Entities.
+
+
+@pytest.mark.parametrize(
+    ("spans", "reason"),
+    [
+        ((), None),
+        ((Span(0, 2, "a"), Span(3, 7, "b")), None),
+        ((Span(0, 2, "c"),), RejectionReason.SPANS),
+        ((Span(0, 4, "a"), Span(3, 7, "b")), RejectionReason.SPANS),
+        ((Span(3, 7, "b"), Span(0, 2, "a")), RejectionReason.SPANS),
+        ((Span(2, 3, "a"),), RejectionReason.SPANS),
+        ((Span(3, 8, "a"),), RejectionReason.SPANS),
+        (None, RejectionReason.UNLABELLED),
+    ],
+)
+def test_a_row_with_entities_needs_no_label(spans: tuple[Span, ...] | None, reason: RejectionReason | None) -> None:
+    gatekeeper = Gatekeeper(("a", "b"), 20, known=("known row",), held_out=("test row",), marks_spans=True)
+    row = Candidate("raw", text="Al Rome", annotation=None if spans is None else Annotation(spans))
+    refusal = judge(gatekeeper, row)
+    assert (refusal and refusal.reason) == reason
+    for text, other in (
+        ("Known row.", RejectionReason.DUPLICATE),
+        ("TEST row", RejectionReason.LEAKAGE),
+        ("x" * 21, RejectionReason.TOO_LONG),
+    ):
+        refusal = judge(gatekeeper, Candidate("raw", text=text, annotation=Annotation()))
+        assert refusal is not None
+        assert refusal.reason == other

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import RunConfig
+from engine.config import RunConfig, TeacherConfig
 from engine.errors import UserError
 from engine.manifest import Manifest, begin
 from engine.records import Example
@@ -49,6 +49,31 @@ def test_every_setting_that_differs_is_named_with_both_values(run: RunDir) -> No
     with pytest.raises(UserError, match=r"Different: sampling\.temperature: 1\.0 -> 0\.5; strategy\.rounds: 10 -> 3$"):
         begin(run, changed, make_task())
     assert read_json(run.run_json, Manifest).config == make_config().model_dump(mode="json")
+
+
+def test_where_another_teacher_is_reached_may_change_and_which_it_is_may_not(tmp_path: Path) -> None:
+    def teachers(**settings: object) -> RunConfig:
+        return make_config().model_copy(update={"teachers": (TeacherConfig.model_validate({"model": "second", **settings}),)})
+
+    run = RunDir(tmp_path)
+    run.create()
+    begin(run, teachers(endpoint="http://x/v1"))
+    told: list[str] = []
+    begin(run, teachers(endpoint="http://y/v1"), on_notice=told.append)
+    assert told == ["changed since this run was started: teachers.0.endpoint: 'http://x/v1' -> 'http://y/v1'"]
+    with pytest.raises(UserError, match=r"Different: teachers\.0\.share: 1\.0 -> 0\.5$"):
+        begin(run, teachers(share=0.5))
+    with pytest.raises(UserError, match="Different: teachers: "):
+        begin(run, make_config())
+
+
+@pytest.mark.parametrize(("calibrate", "leaks"), [("seed", 0), ("none", 0), ("validation", 1)])
+def test_calibration_on_validation_texts_is_said_to_leak(tmp_path: Path, calibrate: str, leaks: int) -> None:
+    run = RunDir(tmp_path)
+    run.create()
+    found = begin(run, make_config(strategy={"type": "evokd"}, labelling={"soft": True, "calibrate": calibrate})).leaks
+    assert len(found) == leaks
+    assert all("labelling.calibrate = validation" in leak for leak in found)
 
 
 def test_a_setting_of_the_machine_takes_its_new_value_and_is_told(run: RunDir) -> None:

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.parsing import parse_labels, parse_rows, parse_strings, parse_texts
+from engine.marking import MarkingError
+from engine.parsing import parse_labels, parse_marked_rows, parse_marks, parse_rows, parse_strings, parse_texts
+from engine.records import RejectionReason, Span
 
 ROWS = [{"text": "one", "label": "a"}, {"text": 'two "quoted" {braces} [x]', "label": "b"}]
 
@@ -127,3 +129,70 @@ def test_one_label() -> None:
 def test_strings_are_found_in_any_wrapping() -> None:
     assert parse_strings('Sure: {"topics": ["late parcels", " late parcels ", "\\u00e9", ""]} "and', 9) == ["late parcels", "é"]
     assert parse_strings('["a", "b", "c"]', 2) == ["a", "b"]
+
+
+# Entities.
+
+TYPES = ("PER", "LOC")
+MARKED = [{"text": "<PER>Al</PER> is in <LOC>Rome</LOC>"}, {"text": " nobody "}]
+LISTED = [
+    {"text": "Al is in Rome", "entities": [{"text": "Rome", "type": "LOC"}, {"text": "Al", "type": "PER"}]},
+    {"text": "x", "entities": []},
+]
+AL_IN_ROME = (Span(0, 2, "PER"), Span(9, 13, "LOC"))
+
+
+@pytest.mark.parametrize(
+    "reply", [json.dumps(MARKED), "Here:\n" + "\n".join(map(json.dumps, MARKED)), json.dumps([row["text"] for row in MARKED])]
+)
+def test_marked_rows_are_found_in_any_wrapping(reply: str) -> None:
+    one, other = parse_marked_rows(reply, TYPES, "inline")
+    assert (one.text, one.annotation and one.annotation.spans, one.label, one.problem) == ("Al is in Rome", AL_IN_ROME, "", None)
+    assert (other.text, other.annotation and other.annotation.spans) == ("nobody", ())
+
+
+def test_a_list_of_entities_is_read_however_they_were_to_be_marked() -> None:
+    for marking in ("json", "inline"):
+        one, other = parse_marked_rows(json.dumps(LISTED), TYPES, marking)
+        assert (one.text, one.annotation and one.annotation.spans) == ("Al is in Rome", AL_IN_ROME)
+        assert (other.text, other.annotation and other.annotation.spans) == ("x", ())
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "problem"),
+    [
+        ({"text": "Al"}, RejectionReason.SCHEMA, 'no list "entities"'),
+        ({"text": "Al", "entities": "Al"}, RejectionReason.SCHEMA, 'no list "entities"'),
+        ({"text": "Al", "entities": ["Al"]}, RejectionReason.SCHEMA, 'an entity without a string "text" or "type"'),
+        ({"entities": [{"text": "Al", "type": "PER"}]}, RejectionReason.SCHEMA, 'no string "text"'),
+        ({"text": "Al", "entities": [{"text": "Bo", "type": "PER"}]}, RejectionReason.SPANS, "'Bo' does not stand in the text"),
+        ({"text": "Al", "entities": [{"text": "Al", "type": "per"}]}, RejectionReason.SPANS, "unknown type 'per'"),
+    ],
+)
+def test_a_row_with_wrong_entities_says_what_is_wrong(row: object, reason: RejectionReason, problem: str) -> None:
+    good, bad = parse_marked_rows(json.dumps([LISTED[0], row]), TYPES, "json")
+    assert good.problem is None
+    assert (bad.reason, bad.problem) == (reason, problem)
+
+
+def test_marks_of_given_texts_go_by_number_and_are_looked_for_in_them() -> None:
+    texts = ["Al is in Rome", "nobody", "Al, Al"]
+    listed = [
+        {"number": 3, "entities": [{"text": "Al", "type": "PER"}, {"text": "Al", "type": "LOC"}]},
+        {"number": 1, "entities": [{"text": "Al", "type": "PER"}]},
+        {"number": 2, "entities": [{"text": "Bo", "type": "PER"}]},
+    ]
+    one, two, three = parse_marks(json.dumps(listed), texts, TYPES, "json")
+    assert (one, three) == ((Span(0, 2, "PER"),), (Span(0, 2, "PER"), Span(4, 6, "LOC")))
+    assert isinstance(two, MarkingError)
+    inline = ["<PER>Al</PER> is in <LOC>Rome</LOC>.", "nobody", "Al, <PER>Al</PER>"]  # the first repeats the text with one character more
+    assert parse_marks(json.dumps(inline), texts, TYPES, "inline") == [AL_IN_ROME, (), (Span(4, 6, "PER"),)]
+    assert parse_marks(json.dumps(inline[:2]), texts, TYPES, "inline") == [None, None, None]
+
+
+def test_marks_of_one_text_are_an_object_by_itself() -> None:
+    assert parse_marks('{"entities": []}', ["Al"], TYPES, "json") == [()]
+    assert parse_marks('{"entities": [{"text": "Al", "type": "PER"}]}', ["Al"], TYPES, "json") == [(Span(0, 2, "PER"),)]
+    assert parse_marks('{"text": "<PER>Al</PER>"}', ["Al"], TYPES, "inline") == [(Span(0, 2, "PER"),)]
+    twice = '{"number": 1, "entities": []} {"number": 1, "entities": [{"text": "Al", "type": "PER"}]}'
+    assert parse_marks(twice, ["Al"], TYPES, "json") == [None]

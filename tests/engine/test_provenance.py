@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from rich.console import Console
 
+from engine.display import story_view
 from engine.errors import UserError
 from engine.manifest import Manifest
 from engine.provenance import tell
-from engine.records import Completion, FinishReason, Message, Request, RowCounts, SamplingParams
+from engine.records import Annotation, Completion, FinishReason, Message, Request, RowCounts, SamplingParams, Span
 from engine.reports import Confusion
 from engine.rundir import RunDir, write_json
 from engine.store import Store
@@ -126,3 +130,25 @@ def test_a_pair_is_told_by_its_confusion(run: RunDir) -> None:
     answers = provenance._answers(run, origin)  # pyright: ignore[reportPrivateUsage]
     assert {score.label for score in answers.classes} == {"refund", "cancel"}
     assert [item.count for item in answers.confusions] == [7]
+
+
+async def test_the_story_of_a_row_with_entities(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    write_json(run.run_json, Manifest({"teacher": {"model": "teacher"}}, {}, "2026-01-01"))
+    write_json(run.report(0), make_report(0, f1={"PER": 0.25, "LOC": 0.5}))
+    spans = (Span(0, 3, "PER"), Span(7, 11, "LOC"))
+    async with Store(run) as store:
+        await store.record(make_completion(FIRST))
+        sample = make_sample(f"{FIRST}-0", "Ana in Bern")
+        origin = replace(sample.origin, weakness="boundary:LOC")
+        add_row(store, replace(sample, label="", origin=origin, annotation=Annotation(spans)))
+        await store.add_call(make_call(FIRST, rows=RowCounts(1, accepted=1), outcome=make_completion(FIRST)))
+    story = tell(run, f"{FIRST}-0")
+    assert story.row is not None
+    assert story.row.spans == spans
+    assert [score.label for score in story.answers.classes] == ["LOC"]
+    console = Console(width=200, file=io.StringIO())
+    console.print(story_view(story))
+    shown = cast(io.StringIO, console.file).getvalue()
+    assert "<PER>Ana</PER> in <LOC>Bern</LOC>" in shown
+    assert "Label" not in shown

@@ -29,12 +29,13 @@ from engine.loop import run_loop
 from engine.manifest import begin
 from engine.progress import Silent
 from engine.records import Candidate, Completion, Example, Failure, Finish, FinishReason, Request, RowCounts, Timings, Usage
-from engine.replay import Replayed, Wish, asked_again, judged_again, preview, replay
+from engine.replay import Replayed, Wish, asked_again, preview, replay
 from engine.replay.dead_letters import find_dead_letters
 from engine.replay.fates import Fate
 from engine.replay_plan import open_plan
 from engine.rundir import RunDir, write_json
 from engine.store import Store, read_calls, read_rejections, read_rounds, read_samples
+from engine.strategies.forms import LabelForm
 from engine.task import load_task
 from engine.teacher import TeacherError
 from engine.testing.server import ScriptedServer
@@ -194,10 +195,10 @@ async def test_broken_rows_are_parsed_again(place: Place, monkeypatch: pytest.Mo
     replayed = await place.replay(settings=OPEN_GATES, asks=False)
     assert replayed.round is None
 
-    def parse(raw: str) -> list[Candidate]:
+    def parse(self: LabelForm, raw: str) -> list[Candidate]:
         return [Candidate(raw, "mended", "track")]
 
-    monkeypatch.setattr(judged_again, "parse_rows", parse)
+    monkeypatch.setattr(LabelForm, "parse_rows", parse)
     replayed = await place.replay(asks=False, where="reason = 'schema'")
     assert replayed.rows == RowCounts(1, accepted=1)  # and the second is its duplicate
     place.assert_conserved()

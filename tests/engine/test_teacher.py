@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.endpoint import Endpoint
 from engine.errors import ServerError
 from engine.http import HttpClient, Reply
-from engine.records import Completion, FailureReason, FinishReason, Request
+from engine.records import Completion, FailureReason, FinishReason, Message, Request, SamplingParams
 from engine.teacher import MAX_DETAIL_CHARS, MAX_RETRY_AFTER_S, HttpTeacher, TeacherError
 from engine.testing.server import ScriptedServer
 from tests.engine.asking import LABELS, make_request
@@ -67,6 +67,52 @@ async def test_a_free_answer_has_no_response_format() -> None:
     async with ScriptedServer() as server:
         await complete(make_endpoint(server.base_url), make_request(num_rows=None))
         assert "response_format" not in server.last_body
+
+
+def make_coded(seed: int = 0) -> Request:
+    return Request("scripted", (Message("user", "Which?"),), SamplingParams(0.0, 1.0, 2, seed, regex="[A-C][0-9]", top_logprobs=5))
+
+
+async def test_log_probabilities_are_asked_for_and_kept() -> None:
+    async with ScriptedServer() as server:
+        completion = await complete(make_endpoint(server.base_url), make_coded())
+        asked = server.last_body
+    assert {name: asked[name] for name in ("structured_outputs", "logprobs", "top_logprobs", "max_tokens")} == {
+        "structured_outputs": {"regex": "[A-C][0-9]"},
+        "logprobs": True,
+        "top_logprobs": 5,
+        "max_tokens": 2,
+    }
+    assert "response_format" not in asked
+    first, second = completion.logprobs
+    assert first[0].token + second[0].token == completion.text
+    assert (len(first), len(second)) == (5, 5)
+    assert all(other.logprob <= first[0].logprob < 0 for other in first)
+
+
+async def test_draws_keep_their_own_log_probabilities() -> None:
+    async with ScriptedServer() as server, HttpTeacher(make_endpoint(server.base_url), timeout_s=10, stall_s=10) as teacher:
+        together = await teacher.complete([make_coded(0), make_coded(1)])
+        alone = [(await teacher.complete([make_coded(seed)]))[0] for seed in (0, 1)]
+    assert [completion.logprobs for completion in together] == [completion.logprobs for completion in alone]
+    assert together[0].logprobs != together[1].logprobs
+
+
+@pytest.mark.parametrize("logprobs", [None, {"content": None}, {"content": []}])
+async def test_a_server_that_leaves_log_probabilities_out_is_the_users_to_change(logprobs: object) -> None:
+    reply = {**GOOD, "choices": [{"message": {"content": "A1"}, "finish_reason": "length", "logprobs": logprobs}]}
+    async with serving(answering(reply)) as endpoint:
+        with pytest.raises(ServerError, match=r"without the log-probabilities .* labelling\.soft = false"):
+            await complete(endpoint, make_coded())
+
+
+async def test_the_token_that_was_written_comes_first_and_once() -> None:
+    top = [{"token": "A", "logprob": -0.1}, {"token": "B", "logprob": -2.5}]
+    logprobs = {"content": [{"token": "B", "logprob": -2.5, "bytes": [66], "top_logprobs": top}]}
+    reply = {**GOOD, "choices": [{"message": {"content": "B"}, "finish_reason": "length", "logprobs": logprobs}]}
+    async with serving(answering(reply)) as endpoint:
+        completion = await complete(endpoint, make_coded())
+    assert completion.logprobs == ((("B", -2.5), ("A", -0.1)),)
 
 
 async def test_an_answer_cut_off_is_a_completion() -> None:

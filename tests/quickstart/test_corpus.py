@@ -86,6 +86,15 @@ def test_the_task_file_loads_and_knows_every_intent() -> None:
     assert Counter(row.label for row in task.seed) == dict.fromkeys(task.label_names, 2)
 
 
+def test_the_task_of_entities_loads_and_draws_every_type() -> None:
+    task = load_task(load_config(HERE / "ner.toml").task, seed=1)
+    assert task.label_names == ENTITY_TYPES
+    assert len(task.test) == len(SPLITS["test"])
+    counts = Counter(span.type for row in task.seed for span in row.spans)
+    assert min(counts[name] for name in ENTITY_TYPES) >= 8
+    assert len(task.seed) < len(SPLITS["seed"]) / 2
+
+
 def test_marks_become_spans() -> None:
     row = parse_line("where is [48213-B](order_number), [Ana](person)?")
     assert row.text == "where is 48213-B, Ana?"

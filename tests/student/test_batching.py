@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from student.batching import Batcher, BusyError
-from student.predictions import Predictions
+from student.predictions import AnyPredictions, Predictions
 
 
 class Numbers:
@@ -20,6 +20,7 @@ class Numbers:
 
     labels = ("a", "b")
     max_length = 8
+    marks_spans = False
 
     def __init__(self, *, held: bool = False) -> None:
         self.batches: list[list[str]] = []
@@ -39,7 +40,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def said(predictions: Predictions) -> list[int]:
+def said(predictions: AnyPredictions) -> list[int]:
     return [int(row[0]) for row in predictions.log_probabilities]
 
 

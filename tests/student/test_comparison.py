@@ -90,6 +90,7 @@ class Fixed:
     labels: tuple[str, ...]
     says: str
     max_length: int = 8
+    marks_spans: bool = False
 
     def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
         row = [0.0 if label == self.says else -10.0 for label in self.labels]

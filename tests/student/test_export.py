@@ -37,7 +37,7 @@ def test_the_folder_holds_what_is_needed_and_nothing_else(exported: Exported) ->
     }  # fmt: skip
     card = (folder / "README.md").read_text()
     assert card.startswith("# a card\n\n## Without torch\n")
-    assert "| `onnx/model.onnx` | 0.1 MB | 100.00% of 48 rows |" in card
+    assert "| `onnx/model.onnx` | 0.1 MB | 100.00% on 48 rows |" in card
     assert exported.labels == LABELS
     assert exported.max_length == 24
 

@@ -34,6 +34,7 @@ class Lengths:
 
     labels = ("short", "long")
     max_length = 8
+    marks_spans = False
 
     def __init__(self) -> None:
         self.windows: list[int] = []

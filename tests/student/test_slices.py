@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from student.slices import Vocabulary, find_slices
+from student.slices import NUM_SLICES, Entity, Vocabulary, find_entity_slices, find_slices, together
 
 
 def make_vocabulary(*rows: list[int]) -> Vocabulary:
@@ -45,3 +47,22 @@ def test_chance_is_not_called_a_weakness() -> None:
 @pytest.mark.parametrize("rows", [[[1, 2]] * 6, [[1, 2]]])
 def test_slices_that_are_empty_or_everything_are_left_out(rows: list[list[int]]) -> None:
     assert find_slices(rows, np.zeros(len(rows), bool), make_vocabulary(*[[1, 2]] * 5)) == ()
+
+
+def test_entities_with_words_that_were_never_in_one() -> None:
+    vocabulary = make_vocabulary([1, 2, 3])
+    vocabulary.add_entities([[1, 2]])
+    assert [vocabulary.is_unseen(tokens) for tokens in ([1], [2, 1], [3], [1, 9])] == [False, False, True, True]
+    entities = [Entity([9] if number % 3 == 0 else [1], number % 2 == 0, number % 3 != 0) for number in range(60)]
+    first, *others = find_entity_slices(entities, vocabulary)
+    assert (first.name, first.num_rows, first.accuracy, first.rest_accuracy) == ("entity:unseen", 20, 0.0, 1.0)
+    assert not any(found.is_weak for found in others)
+    assert find_entity_slices([], vocabulary) == ()
+
+
+def test_the_more_slices_are_looked_at_the_less_one_means() -> None:
+    entities = [Entity([1] * (5 if number < 16 else 1), False, number > 5) for number in range(60)]
+    (alone,) = [found for found in find_entity_slices(entities, Vocabulary()) if found.name == "entity:long"]
+    (among,) = together([replace(alone, p_value=0.002)], [])
+    assert (among.of, among.is_weak) == (NUM_SLICES, False)
+    assert replace(alone, p_value=0.002).is_weak

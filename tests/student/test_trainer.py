@@ -16,8 +16,8 @@ from engine.errors import StudentError
 from engine.records import Example
 from student.data import Rows, tokenise
 from student.hardware import choose_hardware
-from student.heads import Objective
-from student.inference import cross_entropy, predict
+from student.heads import Objective, SingleLabel, cross_entropy
+from student.inference import predict
 from student.model import Student, new_student
 from student.optimizer import learning_rate_factor
 from student.trainer import Training, _Epochs, train  # pyright: ignore[reportPrivateUsage]
@@ -72,7 +72,7 @@ def script_losses(monkeypatch: pytest.MonkeyPatch, losses: Iterable[float]) -> N
     def scripted(*_: object) -> float:
         return next(script)
 
-    monkeypatch.setattr(student.trainer, "cross_entropy", scripted)
+    monkeypatch.setattr(SingleLabel, "mean_loss", scripted)
 
 
 def test_the_best_epoch_is_kept(sentence_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,8 @@ def as_array(text: str) -> np.ndarray:
     return np.array([hit == "1" for hit in text])
 
 
-def labels(num_labels: int) -> Sequence[str]:
-    return [label for label in NAMES[:num_labels] for _ in range(10)]
+def labels(num_labels: int) -> Sequence[tuple[str]]:
+    return [(label,) for label in NAMES[:num_labels] for _ in range(10)]
 
 
 def test_a_weakness_that_got_better_is_named_as_it_was() -> None:
@@ -88,7 +88,7 @@ def test_a_weakness_that_got_better_is_named_as_it_was() -> None:
 
 def test_one_of_many_labels_may_change_by_chance() -> None:
     """Six rows fixed and none broken are rare for one label (p = .03), and nothing special among a hundred."""
-    names = [f"label {number}" for number in range(100) for _ in range(10)]
+    names = [(f"label {number}",) for number in range(100) for _ in range(10)]
     then = "".join("0000001111" if number == 0 else "0111111111" for number in range(100))
     now = "".join("1111111111" if number % 2 == 0 else "0111111110" for number in range(100))
     alone = find_changes(report_with(then[:10], {}), as_array(now[:10]), names[:10])
@@ -98,10 +98,10 @@ def test_one_of_many_labels_may_change_by_chance() -> None:
 
 
 def test_without_a_report_on_the_same_rows_nothing_is_told() -> None:
-    assert find_changes(None, as_array("01"), ["a", "b"]) == ()
-    assert find_changes(report_with("", {}), as_array("01"), ["a", "b"]) == ()
+    assert find_changes(None, as_array("01"), [("a",), ("b",)]) == ()
+    assert find_changes(report_with("", {}), as_array("01"), [("a",), ("b",)]) == ()
 
 
 def test_nothing_changed() -> None:
-    (overall,) = find_changes(report_with("01", {}), as_array("01"), ["a", "b"])
+    (overall,) = find_changes(report_with("01", {}), as_array("01"), [("a",), ("b",)])
     assert (overall.fixed, overall.broken, overall.p_value) == (0, 0, 1.0)

@@ -31,8 +31,9 @@ from engine.summary import summarize
 from student.checkpoint import checkpoint_rounds, load_checkpoint
 from student.data import Rows, tokenise
 from student.mined import MinedLog
+from student.rounds import completed_rounds
 from student.trainer import Training
-from student.worker import completed_rounds, derive_seed, work
+from student.worker import derive_seed, work
 from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_tokenizer
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30)}

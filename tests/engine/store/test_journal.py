@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,13 @@ from engine.store import journal as module
 from engine.store.journal import Journal, decode_records, encode_record
 from tests.engine.store.builders import make_completion, make_failure
 from tests.engine.store.gate import Gate
-from tests.engine.store.strategies import any_text, counts, seconds
+from tests.engine.store.strategies import any_text, counts, logprobs, seconds
 
 timings = st.builds(Timings, seconds, seconds, counts)
 outcomes = st.one_of(
-    st.builds(Completion, st.uuids().map(str), any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings),
+    st.builds(
+        Completion, st.uuids().map(str), any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings, logprobs
+    ),
     st.builds(Failure, st.uuids().map(str), st.sampled_from(FailureReason), any_text, timings),
 )
 
@@ -46,6 +49,12 @@ async def reopen(folder: Path) -> list[Outcome]:
 @given(st.lists(outcomes, max_size=4))
 def test_records_come_back_as_they_were(records: list[Outcome]) -> None:
     assert decode_records(b"".join(map(encode_record, records))) == records
+
+
+def test_a_record_from_before_log_probabilities_is_read() -> None:
+    payload = msgspec.msgpack.encode(["completed", "q1", "reply", "stop", 100, 20, 1_700_000_000.25, 0.5, 1])
+    checksum = zlib.crc32(payload, len(payload) ^ 0xFFFFFFFF)
+    assert decode_records(struct.pack("<II", len(payload), checksum) + payload) == [make_completion("q1")]
 
 
 def test_a_torn_record_is_cut_wherever_it_was_torn() -> None:

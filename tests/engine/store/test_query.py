@@ -144,7 +144,7 @@ def test_sql_sees_no_python_variable(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("select * from nothing", r"Catalog Error: [\s\S]*\nTables: samples, rejections, calls, prompts, rounds, evaluations$"),
+        ("select * from nothing", r"Catalog Error: [\s\S]*\nTables: samples, rejections, calls, prompts, rounds, .*, variants, teachers$"),
         ("select ending from rounds", r"Binder Error: [\s\S]*\nColumns of rounds: round, report, .*, macro_f1, weighted_f1, loss$"),
         ("select error('x')", "Invalid Input Error: x"),
         ("selec 1", 'Parser Error: syntax error at or near "selec"'),

@@ -54,7 +54,7 @@ from engine.store.schemas import (
 )
 from engine.store.text import escape, unescape
 from tests.engine.store.builders import make_call, make_evaluation, make_rejection, make_sample
-from tests.engine.store.strategies import any_text, counts, seconds
+from tests.engine.store.strategies import any_text, counts, logprobs, seconds
 
 origins = st.builds(Origin, counts, counts, any_text, any_text, any_text, any_text, any_text, any_text, any_text)
 shares = st.floats(0, 1)
@@ -81,7 +81,7 @@ evaluations = st.builds(
 row_counts = st.builds(RowCounts, counts, counts, counts, counts, counts)
 timings = st.builds(Timings, seconds, seconds, counts)
 outcomes = st.one_of(
-    st.builds(Completion, any_text, any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings),
+    st.builds(Completion, any_text, any_text, st.sampled_from(FinishReason), st.builds(Usage, counts, counts), timings, logprobs),
     st.builds(Failure, any_text, st.sampled_from(FailureReason), any_text, timings),
 )
 sendable = st.text(st.characters(codec="utf-8"))
@@ -96,6 +96,8 @@ requests = st.builds(
         counts,
         st.integers(-(2**63), 2**63 - 1),
         st.none() | sendable,
+        st.none() | sendable,
+        st.integers(0, 26),
     ),
 )
 
@@ -169,7 +171,7 @@ def test_calls_come_back_as_they_were(rows: list[Call]) -> None:
 def test_a_stored_call_knows_its_answer_and_how_its_rows_ended(rows: list[tuple[Call, list[Ending | None]]]) -> None:
     packed = pack_calls([call for call, _ in rows], [endings for _, endings in rows])
     answers = unpack_answers(through_parquet(packed))
-    assert answers == [(call.outcome, tuple(endings)) for call, endings in rows]
+    assert answers == [(call.outcome, tuple(endings), call.origin.round) for call, endings in rows]
 
 
 @given(

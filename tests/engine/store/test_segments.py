@@ -11,11 +11,13 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import StoreError
+from engine.records import Alternative
 from engine.rundir import RunDir
-from engine.store import compact, read_samples
-from engine.store.schemas import SCHEMAS, VERSION_KEY, pack_samples, unpack_samples
+from engine.store import compact, read_calls, read_samples
+from engine.store.answers import CommittedCalls
+from engine.store.schemas import SCHEMAS, VERSION_KEY, pack_calls, pack_prompts, pack_samples, unpack_samples
 from engine.store.segments import committed, covered, prepare_folder, read_parts, read_table, write_segment
-from tests.engine.store.builders import make_origin, make_sample
+from tests.engine.store.builders import make_call, make_completion, make_origin, make_request, make_sample
 
 SAMPLES = SCHEMAS["samples"]
 
@@ -129,3 +131,26 @@ def test_segments_of_an_earlier_version_are_read_beside_new_ones(tmp_path: Path)
     compact(run)
     assert [segment.last for segment in committed(run.table("samples"))] == [2, 3]
     assert read_samples(run)[:2] == [sample, replaying]
+
+
+def test_calls_from_before_log_probabilities_are_read_and_merged_with_new_ones(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    folder = run.table("calls")
+    for table in ("calls", "prompts"):
+        run.table(table).mkdir(parents=True)
+    columns = [name for name in SCHEMAS["calls"].names if name not in ("regex", "top_logprobs", "logprobs")]
+    earlier = pack_calls([make_call("a1")]).select(columns).replace_schema_metadata({VERSION_KEY: b"calls 3"})
+    told = replace(make_completion("a2"), logprobs=((Alternative("A", -0.1), Alternative("B", -2.5)),))
+    sampling = replace(make_request().sampling, json_schema=None, regex="[A-B]", top_logprobs=20)
+    coded = replace(make_call("a2", outcome=told), request=replace(make_request(), sampling=sampling))
+    for rows in (earlier, pack_calls([coded]), pack_calls([make_call("a3")])):
+        write_segment(folder, rows)
+    write_segment(run.table("prompts"), pack_prompts([make_request()]))
+    for _ in range(2):
+        assert read_calls(run) == [make_call("a1"), coded, make_call("a3")]
+        answers = CommittedCalls(folder)
+        assert [(found.outcome, found.round) for name in ("a1", "a2") if (found := answers.find(name))] == [
+            (make_completion("a1"), 1),
+            (told, 1),
+        ]
+        compact(run)

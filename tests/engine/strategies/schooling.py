@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ def make_task(folder: Path, seed_per_class: int = 3) -> TaskSpec:
     return TaskSpec("classification", "messages to a help desk", labels, seed, validation, test, Pool(str(pool), "text", len(texts)))
 
 
-def make_config(method: str, *, prompts: Path | None = None, **settings: Any) -> RunConfig:
-    """A round is eight rows, if the method has rounds."""
+def make_config(method: str, *, prompts: Path | None = None, sections: Mapping[str, Any] | None = None, **settings: Any) -> RunConfig:
+    """A round is eight rows, if the method has rounds. `settings` are the method's, `sections` other parts of the configuration."""
     nowhere = Path("unused.jsonl")
     rounds = {} if method == "seed_only" else {"rows_per_round": 8, "rows_per_call": 4}
     content = {
@@ -58,6 +58,7 @@ def make_config(method: str, *, prompts: Path | None = None, **settings: Any) ->
         "gates": GatesConfig(near_duplicates=False),  # what the scripted teacher writes is alike
         "strategy": {"type": method, **rounds, **settings},
         "prompts": prompts,
+        **(sections or {}),
     }
     return RunConfig.model_validate(content)
 
@@ -94,7 +95,14 @@ def report_on(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
     )
 
 
-async def teach(root: Path, config: RunConfig, task: TaskSpec, teacher: Teacher, rounds: int = 2) -> list[RoundRecord]:
+async def teach(
+    root: Path,
+    config: RunConfig,
+    task: TaskSpec,
+    teacher: Teacher,
+    rounds: int = 2,
+    report_on: Callable[[Path, TaskSpec, int], WeaknessReport] = report_on,
+) -> list[RoundRecord]:
     """So many rounds from the first on, each answering a report on the rounds before."""
     records: list[RoundRecord] = []
     reports: Sequence[WeaknessReport] = ()

@@ -21,6 +21,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pgkd_as_published": ("pgkd", {"rows_per_round": 32, "rows_per_call": 32}),
     "hybrid_with_labels": ("hybrid", {"labelling": "none", "lengths": (), "styles": ()}),
     "pool_in_batches": ("pool", {"rows_per_call": 4}),
+    "pool_soft": ("pool", {"sections": {"labelling": {"soft": True}}}),
 }
 
 

@@ -20,7 +20,7 @@ from engine.strategies import STRATEGIES
 from engine.strategy_config import METHODS
 from engine.summary import Summary
 from engine.testing.server import ScriptedServer
-from engine.testing.teacher import ScriptedTeacher, write_rows
+from engine.testing.teacher import ScriptedTeacher, answer, write_rows
 from tests.engine import builders, fake_student
 from tests.engine.asking import refused
 from tests.engine.strategies.schooling import HELD_OUT, LABELS, TAUGHT, make_config, make_task, teach
@@ -32,6 +32,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("hybrid", {"labelling": "none"}),
     ("hybrid", {"disagreement": "keep"}),
     ("pool", {"rows_per_call": 1}),
+    ("evokd", {"sections": {"labelling": {"soft": True}}}),
+    ("hybrid", {"sections": {"labelling": {"soft": True}}, "disagreement": "keep"}),
+    ("pool", {"sections": {"labelling": {"soft": True}}}),
 ]
 
 
@@ -42,7 +45,7 @@ def test_every_method_has_a_section_of_the_configuration() -> None:
 @pytest.mark.parametrize(("method", "settings"), VARIANTS)
 async def test_rows_and_calls_add_up_and_no_prompt_shows_a_held_out_row(tmp_path: Path, method: str, settings: dict[str, Any]) -> None:
     task = make_task(tmp_path / "task")
-    teacher = ScriptedTeacher(write_rows)
+    teacher = ScriptedTeacher(answer)
     records = await teach(tmp_path / "run", make_config(method, **settings), task, teacher, rounds=3)
     for record in records:
         assert record.rows.is_balanced

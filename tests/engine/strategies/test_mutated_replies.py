@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from engine.config import SamplingConfig
 from engine.desk import Desk
 from engine.gates import Gatekeeper
-from engine.parsing import parse_labels, parse_rows, parse_strings, parse_texts
+from engine.marking import check_spans
+from engine.parsing import parse_labels, parse_marked_rows, parse_marks, parse_rows, parse_strings, parse_texts
 from engine.prompting import Prompter
-from engine.records import Call, Completion, FinishReason, Outcome, Rejection, Request, RowCounts, Sample, TaskSpec, Timings, Usage
+from engine.records import Call, Completion, FinishReason, Marking, Outcome, Rejection, Request, RowCounts, Sample, TaskSpec, Timings, Usage
 from engine.strategies import STRATEGIES
 from engine.testing.teacher import write_rows
 from prompts import PromptLibrary
 from tests.engine.strategies.schooling import LABELS, TAUGHT, make_config, make_task, report_on
+from tests.engine.strategies.tagging import TYPES, make_ner_config, make_ner_task, report_on_spans
 
 NUM_REPLIES = int(os.environ.get("REFLUX_MUTATED_REPLIES", "200"))
 ASKING = [name for name in TAUGHT if name != "eda"]
@@ -60,6 +62,17 @@ CORPUS = [
 ]
 
 
+MARKED_CORPUS = [
+    '[{"text": "<PER>a</PER><PER>b</PER>"}, {"text": "<PER>"}, {"text": "</PER><PER>"}, {"text": "<PER></PER>"}]',
+    '[{"text": "' + "<PER>" * 2000 + '"}]',
+    '[{"text": "' + "a" * 3000 + '", "entities": [' + ", ".join(['{"text": "a", "type": "PER"}'] * 300) + "]}]",
+    '[{"text": "a", "entities": {"text": "a"}}, {"text": "a", "entities": [null, 3, {"text": 1, "type": []}]}]',
+    '[{"text": "a a", "entities": [{"text": "a", "type": "PER", "nth": -1}, {"text": "a", "type": "PER", "nth": true}]}]',
+    '{"entities": [{"text": "scripted", "type": "PER"}]}',
+    '[{"number": 1, "entities": "a"}, {"number": 1, "text": "<PER>scripted</PER>"}]',
+]
+
+
 class Ledger:
     """Stands in for the store: keeps how every row has ended, and fails the test where one ends twice."""
 
@@ -88,16 +101,19 @@ class Ledger:
 class Classroom:
     """Methods at a desk without a disk."""
 
-    def __init__(self, folder: Path) -> None:
-        self._task: TaskSpec = make_task(folder)
-        self._report = report_on(folder, self._task, 1)
+    def __init__(self, folder: Path, kind: str) -> None:
+        """`kind`: what is written, labels, or entities marked in one way."""
+        self._marking: Marking | None = None if kind == "labels" else cast(Marking, kind)
+        self._task: TaskSpec = make_task(folder) if self._marking is None else make_ner_task(folder, self._marking)
+        self._report = (report_on if self._marking is None else report_on_spans)(folder, self._task, 1)
         self._prompter = Prompter(PromptLibrary(), "teacher", SamplingConfig(), 1)
 
     def work_off(self, method: str, reply: Callable[[Request], str]) -> tuple[RowCounts, Ledger]:
         """The first assignment of a round, and what became of its rows."""
-        config, ledger = make_config(method), Ledger()
+        config, ledger = make_config(method) if self._marking is None else make_ner_config(method, self._marking), Ledger()
         strategy = STRATEGIES[method](config.strategy, self._task, self._prompter, 1)
-        gatekeeper = Gatekeeper(LABELS, 100, known=(row.text for row in self._task.seed), held_out=())
+        known, marks_spans = (row.text for row in self._task.seed), self._marking is not None
+        gatekeeper = Gatekeeper(self._task.label_names, 100, known=known, held_out=(), marks_spans=marks_spans)
 
         async def send(request: Request, priority: int) -> Outcome:
             return Completion(request.id, reply(request), FinishReason.STOP, Usage(1, 1), Timings(0.0, 0.0, 1))
@@ -111,19 +127,29 @@ class Classroom:
         assert sum(isinstance(row, Sample) for row in ledger.rows.values()) == total.accepted
         for row in ledger.rows.values():
             if isinstance(row, Sample):
-                assert row.label in LABELS
                 assert row.text.strip()
+                if self._marking is None:
+                    assert row.label in LABELS
+                else:
+                    assert row.annotation is not None
+                    check_spans(row.text, row.annotation.spans, TYPES)
         return total, ledger
 
 
 @pytest.fixture(scope="module")
-def classroom(tmp_path_factory: pytest.TempPathFactory) -> Classroom:
-    return Classroom(tmp_path_factory.mktemp("task"))
+def classrooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Classroom]:
+    return {kind: Classroom(tmp_path_factory.mktemp("task"), kind) for kind in KINDS}
 
 
-@pytest.mark.parametrize("method", ASKING)
-def test_the_corpus_is_survived_by_every_method_in_every_turn(classroom: Classroom, method: str) -> None:
-    for reply in CORPUS:
+KINDS = ("labels", "inline", "json")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [*((method, "labels") for method in ASKING), *((method, kind) for method in ("pgkd", "evokd", "auggpt") for kind in KINDS[1:])],
+)
+def test_the_corpus_is_survived_by_every_method_in_every_turn(classrooms: dict[str, Classroom], method: str, kind: str) -> None:
+    for reply in (*CORPUS, *MARKED_CORPUS):
         # Once in the turn in question after good ones, for a later turn is only asked if the earlier ones went well.
         for bad_turn in range(3):
             turns: list[Request] = []
@@ -132,7 +158,7 @@ def test_the_corpus_is_survived_by_every_method_in_every_turn(classroom: Classro
                 turns.append(request)
                 return reply if len(turns) - 1 == bad_turn else write_rows(request)
 
-            classroom.work_off(method, say)
+            classrooms[kind].work_off(method, say)
 
 
 texts = st.text(st.characters(), max_size=12)
@@ -184,8 +210,10 @@ def mutations(draw: st.DrawFn) -> Callable[[str], str]:
 
 @pytest.mark.timeout(60 + NUM_REPLIES // 10)
 @settings(max_examples=NUM_REPLIES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(method=st.sampled_from(ASKING), turn=st.integers(0, 2), mutate=mutations())
-def test_mutated_replies_are_accounted_for(classroom: Classroom, method: str, turn: int, mutate: Callable[[str], str]) -> None:
+@given(kind=st.sampled_from(KINDS), method=st.sampled_from(ASKING), turn=st.integers(0, 2), mutate=mutations())
+def test_mutated_replies_are_accounted_for(
+    classrooms: dict[str, Classroom], kind: str, method: str, turn: int, mutate: Callable[[str], str]
+) -> None:
     turns: list[Request] = []
 
     def say(request: Request) -> str:
@@ -193,7 +221,7 @@ def test_mutated_replies_are_accounted_for(classroom: Classroom, method: str, tu
         good = write_rows(request)
         return mutate(good) if len(turns) - 1 == turn else good
 
-    classroom.work_off(method, say)
+    classrooms[kind].work_off(method, say)
 
 
 @pytest.mark.timeout(60 + NUM_REPLIES // 10)
@@ -215,6 +243,8 @@ def test_valid_rows_around_a_broken_one_are_kept(broken: list[Any], is_list: boo
 def test_any_reply_can_be_read_as_anything(reply: str, count: int) -> None:
     assert len(parse_labels(reply, count)) == count
     assert len(parse_strings(reply, count)) <= count
-    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",))):
+    marked = [candidate for marking in ("inline", "json") for candidate in parse_marked_rows(reply, LABELS, marking)]
+    assert all(len(parse_marks(reply, ["a"] * count, LABELS, marking)) == count for marking in ("inline", "json"))
+    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",)), *marked):
         assert len(candidate.raw) <= 10_000
         assert candidate.problem != ""

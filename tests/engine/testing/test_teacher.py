@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from engine.prompting import label_schema, labels_schema, rows_schema, strings_schema, texts_schema
+from engine.parsing import parse_marked_rows, parse_marks
+from engine.prompting import (
+    label_schema,
+    labels_schema,
+    mark_schema,
+    marked_rows_schema,
+    marks_schema,
+    rows_schema,
+    strings_schema,
+    texts_schema,
+)
+from engine.records import Marking, Span
 from engine.teacher import TeacherError
 from engine.testing.teacher import ScriptedTeacher, rows_for, write_rows
 from tests.engine.asking import LABELS, make_completion, make_request, refused
@@ -58,3 +69,18 @@ def test_whatever_else_a_schema_asks_for_is_written_too() -> None:
     labels = json.loads(rows_for(labels_schema(("a", "b"), 3), seed="1"))
     assert labels == [{"number": 1, "label": "b"}, {"number": 2, "label": "a"}, {"number": 3, "label": "b"}]
     assert len(json.loads(rows_for(strings_schema(4), seed="0"))) == 4
+
+
+@pytest.mark.parametrize("marking", ["inline", "json"])
+def test_entities_are_marked_as_they_are_asked_for(marking: Marking) -> None:
+    types = ("a", 'the "b"')
+    for start in ("0", "1"):
+        rows = parse_marked_rows(rows_for(marked_rows_schema(types, marking, 3), seed=start), types, marking)
+        found = [row.annotation.spans for row in rows if row.annotation is not None]
+        assert [(row.text[span.start : span.end], span.type) for row, (span,) in zip(rows, found, strict=True)] == [
+            ("scripted", types[(int(start) + place) % 2]) for place in range(3)
+        ]
+    texts = ["scripted one", "scripted two"]
+    several = parse_marks(rows_for(marks_schema(types, marking, 2), seed="0"), texts, types, marking)
+    assert several == [(Span(0, 8, types[0]),), (Span(0, 8, types[1]),)]
+    assert parse_marks(rows_for(mark_schema(types, marking), seed="1"), texts[:1], types, marking) == [(Span(0, 8, types[1]),)]

@@ -1,0 +1,185 @@
+"""What watching costs a run: the same round with the dashboard on a terminal, with plain lines, and with nobody told of anything.
+
+    make bench-dashboard     python -m benchmarks.dashboard --repeats 5 --out benchmarks/results/dashboard.json
+
+The engine asks the scripted server, whose replies come at once, so that a redraw has the least to hide behind: it renders, parses, judges,
+journals and writes Parquet on one core, the server answers on another. The terminal is a real pseudo-terminal of 80x24 that somebody
+reads. `dashboard` and `plain` write status.json too; `bare` has neither. All take turns, and each is a process of its own. The promise is
+a ratio of dashboard to plain within 2 %. On a machine where repeats differ by more than that, the share of processor time that the
+watching threads themselves take (`watching_share`) is the firmer figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import resource
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from contextlib import AsyncExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from benchmarks.engine import CLIENT_CORE, IN_FLIGHT, ROOT, scripted_server, spread
+from benchmarks.engine_client import make_config, make_report, make_task
+from benchmarks.machine import describe_machine
+from engine.config import RunConfig
+from engine.console_progress import run_progress
+from engine.display import plain_table
+from engine.fleet import open_fleet
+from engine.generation import open_generation
+from engine.heartbeat import keep_status
+from engine.progress import Silent
+from engine.records import Finish
+from engine.rundir import RunDir, write_json
+
+WAYS = ("dashboard", "plain", "bare")
+FIGURES = ("cpu_s_per_1k", "completions_per_s", "watching_share")
+PROMISE = 0.02
+
+
+async def measure(config: RunConfig, folder: Path, way: str) -> dict[str, Any]:
+    """One round, from the first request to the last commit."""
+    run = RunDir(folder)
+    run.create()
+    console = Console(stderr=True)
+    assert console.is_terminal == (way == "dashboard")
+    notes: list[dict[str, Any]] = []
+    with run_progress(console) if way != "bare" else nullcontext(Silent()) as progress:
+        async with AsyncExitStack() as stack:
+            board = None if way == "bare" else await stack.enter_async_context(keep_status(run, config, progress))
+            fleet = await stack.enter_async_context(open_fleet(config.teacher, config.engine, run, board or progress, notes.append))
+            for lane in fleet.lanes:
+                lane.takes_draws = False  # each prompt by itself
+            started, cpu = time.perf_counter(), _cpu_s()
+            async with open_generation(config, make_task(), run, fleet) as generation:
+                if board is not None:
+                    board.reported(make_report())
+                    board.watch(fleet.lanes, generation.batcher.statistics, generation.watcher)
+                record = await generation.ask_round(1, make_report(), board or progress)
+            wall_s, cpu_s = time.perf_counter() - started, _cpu_s() - cpu
+            watching_s = sum(_cpu_s_of(thread) for thread in threading.enumerate() if thread.name in ("dashboard", "status"))
+            write_json(run.finish, Finish(best_round=1, rounds=1, reason="all 1 rounds done"))
+    assert record.rows.requested == record.rows.accepted == config.strategy.rows_per_round, record.rows
+    assert run.status.exists() == (way != "bare")
+    return {
+        "completions": record.calls,
+        "wall_s": wall_s,
+        "completions_per_s": record.calls / wall_s,
+        "cpu_s_per_1k": cpu_s / record.calls * 1000,
+        "watching_share": watching_s / cpu_s,
+    }
+
+
+def _cpu_s() -> float:
+    """Of all threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _cpu_s_of(thread: threading.Thread) -> float:
+    assert thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+
+
+def run_client(base_url: str, rows: int, way: str) -> dict[str, Any]:
+    """In a process of its own; `drawn_bytes` is what came to the terminal."""
+    command = ["taskset", "--cpu-list", str(CLIENT_CORE), sys.executable, "-m", "benchmarks.dashboard"]
+    command += ["--client", way, "--base-url", base_url, "--rows", str(rows)]
+    if way != "dashboard":
+        done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        return json.loads(done.stdout)
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, cwd=ROOT, env=os.environ | {"TERM": "xterm-256color"}) as process:
+        os.close(slave)
+        drawn: list[int] = []
+        reader = threading.Thread(target=_drain, args=(master, drawn))
+        reader.start()
+        assert process.stdout is not None
+        result = process.stdout.read()
+    reader.join()
+    os.close(master)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(result) | {"drawn_bytes": sum(drawn)}
+
+
+def _drain(master: int, drawn: list[int]) -> None:
+    """Until the other end is closed."""
+    try:
+        while content := os.read(master, 1 << 16):
+            drawn.append(len(content))
+    except OSError:
+        return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "dashboard.json")
+    parser.add_argument("--client", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--base-url", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client:
+        with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder:
+            config = make_config(options.base_url, options.rows, IN_FLIGHT)
+            print(json.dumps(uvloop.run(measure(config, Path(folder) / "run", options.client))))
+        return
+    if (os.cpu_count() or 1) < 2:
+        parser.error("client and server need a core each")
+    console = Console()
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    with scripted_server() as base_url:
+        run_client(base_url, options.rows // 10, "plain")  # to warm the server and the disk's cache up
+        for repeat in range(options.repeats):
+            for way in WAYS if repeat % 2 else reversed(WAYS):
+                runs[way].append(run_client(base_url, options.rows, way))
+            console.print(f"repeat {repeat + 1}: " + ", ".join(f"{way} {found[-1]['cpu_s_per_1k']:.4f}" for way, found in runs.items()))
+    figures = {way: {name: spread(found, name) for name in FIGURES} for way, found in runs.items()}
+    lines = [(way, *(found[name]["median"] for name in FIGURES)) for way, found in figures.items()]
+    console.print(
+        plain_table(
+            ("", "CPU s per 1,000", "completions/s", "share of watching threads"),
+            lines,
+            title=f"One core, {IN_FLIGHT} in flight, instant replies",
+        )
+    )
+    # Within a repeat, so that a machine that grows slower meanwhile slows both.
+    ratios = {
+        f"{name}_{one}_to_{other}": statistics.median(a[name] / b[name] for a, b in zip(runs[one], runs[other], strict=True))
+        for one, other in (("dashboard", "plain"), ("dashboard", "bare"))
+        for name in FIGURES[:2]
+    }
+    for name, ratio in ratios.items():
+        console.print(f"{name}: {ratio:.4f}", highlight=False)
+    content = {
+        "machine": describe_machine(),
+        "rows": options.rows,
+        "in_flight": IN_FLIGHT,
+        "cpu_ratio": ratios["cpu_s_per_1k_dashboard_to_plain"],
+        "speed_ratio": ratios["completions_per_s_dashboard_to_plain"],
+        "is_within": ratios["cpu_s_per_1k_dashboard_to_plain"] <= 1 + PROMISE,
+        "watching_share": figures["dashboard"]["watching_share"]["median"],
+        "ratios": ratios,
+        "ways": figures,
+        "runs": runs,
+    }
+    options.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

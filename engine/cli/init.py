@@ -1,0 +1,329 @@
+"""The command that writes a task file: `init`. It asks what it is not told, and checks each answer by what `reflux run` reads it with."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+import typer
+
+from engine.api import check_teacher
+from engine.cli.interview import Interview
+from engine.cli.shell import Json, note, output, print_json
+from engine.cli.teach import check_student
+from engine.column_guess import Guess, guess_columns
+from engine.config import StudentConfig, TeacherConfig, load_config, resolve_model
+from engine.display import inert, plain_table
+from engine.errors import UserError
+from engine.records import Example, Label
+from engine.row_split import PartName, scarce_labels, split_rows
+from engine.rundir import write_atomically
+from engine.strategy_config import METHODS
+from engine.task import find_pool, load_task, read_examples
+from engine.task_file import TaskDraft, render_task_file
+
+MOST_DESCRIBED = 40
+"""Labels whose descriptions are asked for; more are left to be written into the file."""
+FEW_ROWS = 5
+"""Validation rows of a label below which its score is mostly luck."""
+MOST_LABELS = 1000
+"""More are no labels, but another column."""
+PARTS: tuple[PartName, ...] = ("seed", "validation", "test")
+METHOD_WORDS = {
+    "hybrid": "the student's weaknesses steer the teacher; texts are labelled in a request of their own",
+    "pgkd": "the student's report and hard rows steer the teacher, as published",
+    "evokd": "the teacher analyses the student's mistakes, then writes, then labels, as published",
+    "llm2llm": "variants of the rows that the student gets wrong",
+    "pool": "active learning: the teacher labels your own unlabelled texts (--pool)",
+    "attrprompt": "varied rows of each label, without looking at the student",
+    "zerogen": "rows of each label, without looking at the student",
+    "unguided": "the control of pgkd: its prompt without the student",
+    "auggpt": "your rows in other words",
+    "eda": "your rows with words dropped and swapped, without a teacher",
+    "seed_only": "no teacher rows: what your rows alone are worth",
+}
+
+
+Files: TypeAlias = Mapping[PartName, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The user's labelled rows, as the task file will name them."""
+
+    text_column: str
+    label_column: str
+    label_names: tuple[str, ...]
+    files: Files
+    """Where each part is read from; the seed's is the file that was given."""
+    parts: Mapping[PartName, tuple[Example, ...]]
+    cut: frozenset[PartName]
+    """Parts that are cut out of the file that was given, and written beside the task file."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `reflux init` has made."""
+
+    file: str
+    labels: int
+    rows: dict[PartName, int]
+    files: tuple[str, ...]
+    """Parts of the data that were written beside the file."""
+    notes: tuple[str, ...]
+    next: str
+    """The command that goes on."""
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="The task file to write.", metavar="FILE")] = Path("task.toml"),
+    domain: Annotated[str | None, typer.Option(help="What the texts are, in a phrase.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your labelled rows: .csv, .jsonl, .parquet, or the folder of a dataset.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Labelled rows that score the student; cut out of --data if not given.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Labelled rows for the end; cut out of --data if not given.")] = None,
+    pool: Annotated[Path | None, typer.Option(help="Texts without labels, if you have any.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts; guessed if not given.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels; guessed if not given.")] = None,
+    describe: Annotated[
+        list[str] | None, typer.Option(help="What belongs to a label, for the teacher; may be repeated.", metavar="LABEL=TEXT")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Folder of a model, or its id on a hub.", metavar="MODEL")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="A server that runs already and serves the teacher.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The student: minilm, a folder, or the id of an encoder on a hub.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
+    rows_per_round: Annotated[int | None, typer.Option(min=1, help="Rows that the teacher is asked for in a round.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; that of FILE if not given.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all random choices, the split of the data among them.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a task file for your own data: asks what no flag says, checks it, and splits one file of rows into the three that are needed.
+
+    Example: reflux init shop.toml --data rows.csv --domain "messages to a shop" --teacher ./Qwen3-0.6B
+    """
+    interview = Interview.here()
+    interview.require({"--domain": domain, "--data": data, "--teacher": teacher})
+    place = _Place(file, force)
+    place.check()
+    phrase = interview.ask("--domain", domain, 'What are the texts, in a phrase? E.g. "messages to the help desk of a shop"', _phrase)
+    rows = _rows(interview, data, {"validation": validation, "test": test}, (text_column, label_column), seed)
+    descriptions = _descriptions(interview, rows, describe or [])
+    keys = _data_keys(place, rows, pool)
+    model = interview.ask("--teacher", teacher, "The teacher: folder of a model, or its id on a hub", lambda said: _teacher(said, endpoint))
+    student = interview.ask("--encoder", encoder, "The student: minilm, the folder of an encoder, or its id on a hub", _encoder, "minilm")
+    strategy = _strategy(interview, method, rows_per_round, has_pool=pool is not None)
+    draft = TaskDraft(
+        name=_run_name(name or file.stem),
+        seed=seed,
+        domain=phrase,
+        labels=tuple(Label(label, descriptions.get(label, "")) for label in rows.label_names),
+        data=keys,
+        teacher={"model": place.model(model), **({"endpoint": endpoint} if endpoint else {})},
+        strategy=strategy,
+        student={"encoder": place.model(student)},
+    )
+    files = place.write(draft, rows)
+    notes = rows.notes
+    if undescribed := sum(not label.description for label in draft.labels):
+        notes += (f"{undescribed} of {len(draft.labels)} labels have no description yet; one sentence each helps the teacher",)
+    counts = {part: len(examples) for part, examples in rows.parts.items()}
+    written = Written(str(file), len(draft.labels), counts, files, notes, f"reflux run {shlex.quote(str(file))}")
+    if as_json:
+        print_json(written)
+    else:
+        _tell(written, rows)
+
+
+def _rows(
+    interview: Interview, data: Path | None, held_out: Mapping[PartName, Path | None], columns: tuple[str | None, str | None], seed: int
+) -> Rows:
+    """Read what was given; cut out of it what was not."""
+    path, guess = interview.ask("--data", data and str(data), "Your labelled rows: a .csv, .jsonl or .parquet file", _guessed)
+    text = _column(interview, "--text-column", columns[0], "texts", guess.text, guess)
+    label = _column(interview, "--label-column", columns[1], "labels", guess.label, guess)
+    note(f"{path}: texts in the column {text!r}, labels in {label!r}")
+    examples = read_examples(path, text, label)
+    names = tuple(sorted({example.label for example in examples}))
+    if not 2 <= len(names) <= MOST_LABELS:
+        raise UserError(
+            f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels (--label-column)"
+        )
+    files: dict[PartName, Path] = {"seed": path} | {part: file for part, file in held_out.items() if file is not None}
+    parts: dict[PartName, tuple[Example, ...]] = {"seed": tuple(examples)}
+    for part in ("validation", "test"):
+        if part in files:
+            parts[part] = tuple(read_examples(files[part], text, label, names))
+    cut = frozenset[PartName]({"seed", "validation", "test"} - parts.keys())
+    notes: list[str] = []
+    if cut:
+        cut |= {"seed"}
+        split = split_rows(examples, cut, seed, apart_from=[row for part in parts if part != "seed" for row in parts[part]])
+        parts |= split.rows
+        if split.num_copies:
+            notes.append(f"{split.num_copies} rows were left out of the split: their text was there already")
+    if scarce := scarce_labels(parts["validation"], FEW_ROWS):
+        notes.append(f"{len(scarce)} labels have fewer than {FEW_ROWS} validation rows, so that their scores are mostly luck")
+    if all(name.lstrip("-").isdecimal() for name in names):
+        notes.append("the labels are numbers: the teacher knows of them only what you describe")
+    return Rows(text, label, names, files, parts, cut, tuple(notes))
+
+
+def _guessed(answer: str) -> tuple[Path, Guess]:
+    path = Path(answer).expanduser()
+    if not answer:
+        raise UserError("a file or folder is needed")
+    return path, guess_columns(path)
+
+
+def _column(interview: Interview, flag: str, given: str | None, holds: str, guessed: str | None, guess: Guess) -> str:
+    """What was given, or seems clear, or is asked for."""
+    return interview.ask(flag, given or guessed, f"Which column holds the {holds}? One of {', '.join(guess.names)}", str)
+
+
+def _phrase(answer: str) -> str:
+    if not 1 <= len(answer) <= 200:
+        raise UserError("a phrase of 1 to 200 characters is needed")
+    return answer
+
+
+def _descriptions(interview: Interview, rows: Rows, given: Sequence[str]) -> dict[str, str]:
+    """By label; those that are neither given nor answered are missing."""
+    found: dict[str, str] = {}
+    for said in given:
+        label = max((name for name in rows.label_names if said.startswith(f"{name}=")), key=len, default=None)
+        if label is None:
+            raise UserError(f"--describe {said}: expected LABEL=TEXT with one of the labels {', '.join(rows.label_names[:10])}")
+        found[label] = said[len(label) + 1 :].strip()
+    if interview.has_listener and len(rows.label_names) <= MOST_DESCRIBED:
+        note("What belongs to each label, and what does not? A sentence each; Enter leaves it to be written into the file.")
+        for label in rows.label_names:
+            if label not in found and (answer := interview.ask("--describe", None, f"  {label}", str)):
+                found[label] = answer
+    return found
+
+
+def _data_keys(place: _Place, rows: Rows, pool: Path | None) -> dict[str, str | int]:
+    files = {part: place.part(part) if part in rows.cut else rows.files[part] for part in PARTS}
+    keys: dict[str, str | int] = {part: place.relative(path) for part, path in files.items()}
+    if pool is not None:
+        find_pool(pool, rows.text_column)
+        keys["pool"] = place.relative(pool)
+    return keys | {"text_column": rows.text_column, "label_column": rows.label_column}
+
+
+def _teacher(model: str, endpoint: Sequence[str] | None) -> str:
+    """As it is found from here, if it is there."""
+    if not model:
+        raise UserError("the folder or id of a model is needed")
+    config = TeacherConfig(model=resolve_model(model, Path.cwd()), endpoint=tuple(endpoint) if endpoint else None)
+    check_teacher(config, note)
+    return config.model
+
+
+def _encoder(encoder: str) -> str:
+    config = StudentConfig(encoder=resolve_model(encoder, Path.cwd()))
+    check_student(config)
+    return config.encoder
+
+
+def _strategy(interview: Interview, method: str | None, rows_per_round: int | None, *, has_pool: bool) -> dict[str, str | int]:
+    if interview.has_listener and method is None:
+        output.print(plain_table(("method", ""), [(name, words) for name, words in METHOD_WORDS.items() if has_pool or name != "pool"]))
+
+    def known(name: str) -> str:
+        if name not in METHODS:
+            raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        if name == "pool" and not has_pool:
+            raise UserError("the method pool labels texts of your own; give them with --pool")
+        return name
+
+    name = interview.ask("--method", method, "Method", known, "hybrid")
+    field = METHODS[name].model_fields.get("rows_per_round")
+    if field is None:
+        return {"type": name}
+    given = None if rows_per_round is None else str(rows_per_round)
+    return {"type": name, "rows_per_round": interview.ask("--rows-per-round", given, "Rows a round", _count, str(field.default))}
+
+
+def _count(answer: str) -> int:
+    if not answer.isdecimal() or int(answer) < 1:
+        raise UserError("a whole number from 1 on is needed")
+    return int(answer)
+
+
+def _run_name(wanted: str) -> str:
+    """As a run may be called: `My task (2)` becomes `My-task-2`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._") or "task"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the file is written, and parts of the data beside it."""
+
+    file: Path
+    may_replace: bool
+
+    @property
+    def _folder(self) -> Path:
+        return self.file.resolve().parent
+
+    def part(self, part: PartName) -> Path:
+        return self._folder / f"{self.file.stem}-data" / f"{part}.jsonl"
+
+    def check(self) -> None:
+        if not self._folder.is_dir():
+            raise UserError(f"{self.file}: there is no folder {self._folder}; make it first")
+        taken = [path for path in (self.file, *map(self.part, PARTS)) if path.exists()]
+        if taken and not self.may_replace:
+            raise UserError(f"{', '.join(map(str, taken))} is there already; --force writes over it, or choose another FILE")
+
+    def relative(self, path: Path) -> str:
+        """To the file's folder; what lies far away is absolute."""
+        relative = os.path.relpath(path.expanduser().absolute(), self._folder)
+        return str(path.expanduser().absolute()) if relative.startswith("../../..") else relative
+
+    def model(self, model: str) -> str:
+        """A folder, which is absolute by now, as the file names it; an id as it is."""
+        if not model.startswith("/"):
+            return model
+        relative = self.relative(Path(model))
+        return relative if relative.startswith((".", "/")) else f"./{relative}"
+
+    def write(self, draft: TaskDraft, rows: Rows) -> tuple[str, ...]:
+        """The data first. The file gets its name when `reflux run` would take it; until then nothing is left of an attempt that fails."""
+        parts = {self.part(part): rows.parts[part] for part in PARTS if part in rows.cut}
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        new = [path for path in (*parts, temporary) if not path.exists()]
+        try:
+            for path, examples in parts.items():
+                path.parent.mkdir(exist_ok=True)
+                lines = [{rows.text_column: row.text, rows.label_column: row.label} for row in examples]
+                write_atomically(path, msgspec.json.Encoder().encode_lines(lines))
+            write_atomically(temporary, render_task_file(draft).encode())
+            config = load_config(temporary)
+            load_task(config.task, config.seed)
+            temporary.rename(self.file)
+        except BaseException:
+            for path in new:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.part("seed").parent.rmdir()
+            raise
+        return tuple(map(str, parts))
+
+
+def _tell(written: Written, rows: Rows) -> None:
+    shown = [(part, count, str(rows.files.get(part, "")) if part not in rows.cut else "") for part, count in written.rows.items()]
+    output.print(plain_table(("part", "rows", "from"), [(part, count, place or "cut from your file") for part, count, place in shown]))
+    for text in written.notes:
+        note(f"note: {text}")
+    note(f"{written.file} is written, with {written.labels} labels; look it over. Next:")
+    output.print(inert(written.next, max_chars=1000), soft_wrap=True)

@@ -1,0 +1,173 @@
+"""The kinds of task as a method meets them: what its prompts know of one, how rows are asked for and read, and what a weakness is about.
+
+A method is written once. A task whose texts get a label has the templates by their plain names; one that marks entities has those of the
+same names under `ner/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from engine.marking import list_entities, write_inline
+from engine.parsing import parse_marked_rows, parse_rows, parse_texts
+from engine.prompting import Prompter, marked_rows_schema, rows_schema, texts_schema
+from engine.records import Annotation, Candidate, Example, Marking, RejectionReason, Span, TaskSpec
+from engine.reports import MinedRow
+from engine.strategies.focus import BOUNDARY, CLASS, TYPE, Focus
+from engine.strategies.labelling import Labelled, Labeller
+from engine.strategies.marker import MarkedText, Marker
+from engine.strategies.strategy import Ask
+from engine.task import labels_of
+
+
+class TextLabeller(Protocol):
+    """Asks for the labels, or the entities, of texts that stand already."""
+
+    async def label(self, texts: Sequence[str], ask: Ask) -> Sequence[Labelled] | Sequence[MarkedText]: ...
+    async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]: ...
+    def judge(self, candidate: Candidate, labelled: Any, asked: str | None = None) -> Candidate: ...
+
+
+class Form(Protocol):
+    """Of one task."""
+
+    values: Mapping[str, Any]
+    """What every template of the task knows."""
+    single: str
+    """What a weakness of one label, or one type, is called before its name: see `focus.Focus`."""
+
+    def template(self, name: str) -> str: ...
+
+    def rows_schema(self, num_rows: int) -> str:
+        """Of rows that say themselves what they are."""
+        ...
+
+    def parse_rows(self, reply: str) -> list[Candidate]: ...
+
+    def variants_schema(self, num_rows: int) -> str:
+        """Of rows that are what another one is."""
+        ...
+
+    def parse_variants(self, reply: str, original: Example | MinedRow) -> list[Candidate]: ...
+
+    def missed_in(self, row: MinedRow) -> tuple[str, ...]:
+        """What the student got wrong in a mined row: (label, what it took it for), or types of entities."""
+        ...
+
+    def shows(self, row: MinedRow, focus: Focus) -> bool:
+        """Whether it is a mistake of this very weakness."""
+        ...
+
+    def labeller(self, prompter: Prompter) -> TextLabeller: ...
+
+
+class LabelForm:
+    """Texts with one label each."""
+
+    single = CLASS
+
+    def __init__(self, task: TaskSpec) -> None:
+        self._task = task
+        self.values: Mapping[str, Any] = {"domain": task.domain, "labels": task.labels}
+
+    def template(self, name: str) -> str:
+        return name
+
+    def rows_schema(self, num_rows: int) -> str:
+        return rows_schema(self._task.label_names, num_rows)
+
+    def parse_rows(self, reply: str) -> list[Candidate]:
+        return parse_rows(reply)
+
+    def variants_schema(self, num_rows: int) -> str:
+        return texts_schema(num_rows)
+
+    def parse_variants(self, reply: str, original: Example | MinedRow) -> list[Candidate]:
+        return [replace(candidate, label=original.label) for candidate in parse_texts(reply)]
+
+    def missed_in(self, row: MinedRow) -> tuple[str, ...]:
+        return row.label, row.predicted
+
+    def shows(self, row: MinedRow, focus: Focus) -> bool:
+        return row.label == focus.labels[0] != row.predicted and focus.labels[1:] in ((), (row.predicted,))
+
+    def labeller(self, prompter: Prompter) -> TextLabeller:
+        return Labeller(self._task, prompter)
+
+
+class SpanForm:
+    """Texts in which entities are marked."""
+
+    single = TYPE
+
+    def __init__(self, task: TaskSpec) -> None:
+        self._task = task
+        self._marking: Marking = task.marking
+        self._types = dict.fromkeys(task.label_names)
+        self.values: Mapping[str, Any] = {
+            "domain": task.domain,
+            "labels": task.labels,
+            "marking": task.marking,
+            "tag": write_inline("…", (Span(0, 1, task.label_names[0]),)),
+            "tagged": write_inline,
+            "listed": list_entities,
+        }
+
+    def template(self, name: str) -> str:
+        return f"ner/{name}"
+
+    def rows_schema(self, num_rows: int) -> str:
+        return marked_rows_schema(self._task.label_names, self._marking, num_rows)
+
+    def parse_rows(self, reply: str) -> list[Candidate]:
+        return parse_marked_rows(reply, self._types, self._marking)
+
+    def variants_schema(self, num_rows: int) -> str:
+        return self.rows_schema(num_rows)
+
+    def parse_variants(self, reply: str, original: Example | MinedRow) -> list[Candidate]:
+        """One with other types of entities than the original is a disagreement."""
+        wanted = {span.type for span in original.spans}
+        return [_with_types(candidate, wanted) for candidate in self.parse_rows(reply)]
+
+    def missed_in(self, row: MinedRow) -> tuple[str, ...]:
+        """In the order of the text; what was made up stands behind what was missed."""
+        missed = [span for span in row.spans if span not in row.predicted_spans]
+        made_up = [span for span in row.predicted_spans if span not in row.spans]
+        return tuple(dict.fromkeys(span.type for span in (*missed, *made_up)))
+
+    def shows(self, row: MinedRow, focus: Focus) -> bool:
+        type = focus.labels[0]
+        if focus.kind == self.single:
+            return type in self.missed_in(row)
+        taken_for = type if focus.kind == BOUNDARY else focus.labels[1]
+        return any(
+            span.type == type and guess.type == taken_for and span != guess and span.start < guess.end and guess.start < span.end
+            for span in row.spans
+            for guess in row.predicted_spans
+        )
+
+    def labeller(self, prompter: Prompter) -> TextLabeller:
+        return Marker(self._task, prompter, self.values)
+
+
+_FORMS: Mapping[str, Callable[[TaskSpec], Form]] = {"classification": LabelForm, "ner": SpanForm}
+
+
+def form_of(task: TaskSpec) -> Form:
+    return _FORMS[task.kind](task)
+
+
+def _with_types(candidate: Candidate, wanted: set[str]) -> Candidate:
+    found = {span.type for span in (candidate.annotation or Annotation()).spans}
+    if candidate.problem is not None or found == wanted:
+        return candidate
+    asked, marked = (", ".join(map(repr, sorted(types))) or "no entity" for types in (wanted, found))
+    return replace(candidate, problem=f"asked for {asked}, marked {marked}", reason=RejectionReason.DISAGREEMENT)
+
+
+def focus_labels(row: Example) -> tuple[str, ...]:
+    """What a request about this row asks for: its label, or its types of entities."""
+    return tuple(dict.fromkeys(label for label in labels_of(row) if label))

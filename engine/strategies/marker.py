@@ -1,0 +1,112 @@
+"""Entities in texts that stand already, asked for in a request of their own.
+
+Each teacher of the run is asked. Several vote on a text's entities, all of them together: the marks that most agree on are taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from engine.marking import MarkingError
+from engine.parsing import Marks, parse_marks
+from engine.prompting import Opening, Prompter, mark_schema, marks_schema
+from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec
+from engine.strategies.strategy import Answer, Ask
+
+ONE = "ner/labelling/label"
+SEVERAL = "ner/labelling/batch"
+TEMPERATURE = 0.0
+"""The likeliest marks, not a draw."""
+_MAX_SHOWN = 100
+
+
+class MarkedText(NamedTuple):
+    """What is known of one text."""
+
+    answer: Answer
+    """The first teacher's; of several texts asked about together it is the same."""
+    marks: Marks
+    agreement: float | None = None
+    """Share of the teachers' marks that are these; None for one teacher."""
+
+    @property
+    def is_answered(self) -> bool:
+        return self.marks is not None
+
+
+class Marker:
+    """Asks for all entities in a text, with what each type means. The prompts of a run differ in their texts only."""
+
+    def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
+        """`values`: what every template of the task knows."""
+        self._types = task.label_names
+        self._marking: Marking = task.marking
+        self._prompter = prompter
+        self._values = values
+        self._openings: dict[tuple[str, int], Opening] = {}
+
+    async def label(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
+        """In the order of the texts, of which there is at least one. Spans are of a text without white space around it, as rows are."""
+        texts, count = [text.strip() for text in texts], len(texts)
+        if count == 1:
+            prompt = self._opening(ONE, count).finish({**self._values, "text": texts[0]}, mark_schema(self._types, self._marking))
+        else:
+            prompt = self._opening(SEVERAL, count).finish({**self._values, "texts": texts}, marks_schema(self._types, self._marking, count))
+        prompt = replace(prompt, temperature=TEMPERATURE)
+        teachers = self._prompter.panel.models
+        if len(teachers) == 1:
+            answers = [await ask(prompt)]
+        else:
+            answers = [await ask(replace(prompt, model=model, series="mark")) for model in teachers]
+        voices = [parse_marks(answer.text, texts, self._types, self._marking) for answer in answers]
+        return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
+
+    async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]:
+        """The same candidates with the entities of each text; what has a problem is not sent. A text whose marks cannot be read has a
+        problem then.
+
+        `asked`: the type that each text was to have. Where none is marked, that is a disagreement.
+        """
+        places = [place for place, candidate in enumerate(candidates) if candidate.problem is None and candidate.text]
+        if not places:
+            return tuple(candidates)
+        completed = list(candidates)
+        for place, marked in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
+            completed[place] = self.judge(candidates[place], marked, asked)
+        return tuple(completed)
+
+    def judge(self, candidate: Candidate, labelled: MarkedText, asked: str | None = None) -> Candidate:
+        """The candidate with its entities, or with what is wrong with them."""
+        marks = labelled.marks
+        if marks is None:
+            problem = "no marks for it" if isinstance(labelled.answer.outcome, Completion) else "the request for marks failed"
+            return replace(candidate, problem=problem, reason=RejectionReason.UNLABELLED)
+        if isinstance(marks, MarkingError):
+            return replace(candidate, problem=str(marks), reason=RejectionReason.SPANS)
+        candidate = replace(candidate, annotation=Annotation(marks, agreement=labelled.agreement))
+        found = dict.fromkeys(span.type for span in marks)
+        if asked is not None and asked not in found:
+            there = ", ".join(map(repr, found))[:_MAX_SHOWN] or "nothing"
+            return replace(candidate, problem=f"asked for {asked[:_MAX_SHOWN]!r}, marked {there}", reason=RejectionReason.DISAGREEMENT)
+        least = self._prompter.labelling.min_agreement
+        if labelled.agreement is not None and labelled.agreement < least:
+            problem = f"agreement {labelled.agreement:.2f}, and at least {least:g} is wanted"
+            return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
+        return candidate
+
+    def _opening(self, template: str, count: int) -> Opening:
+        if (template, count) not in self._openings:
+            self._openings[template, count] = self._prompter.open(template, {**self._values, "num_texts": count})
+        return self._openings[template, count]
+
+
+def _counted(answer: Answer, voices: Sequence[Marks]) -> MarkedText:
+    """The marks with most votes; of several, those of the teacher named first. Unreadable ones count only where there are no others."""
+    votes = Counter(voice for voice in voices if isinstance(voice, tuple))
+    if not votes:
+        return MarkedText(answer, next((voice for voice in voices if voice is not None), None))
+    marks, count = votes.most_common(1)[0]
+    return MarkedText(answer, marks, count / votes.total() if len(voices) > 1 else None)

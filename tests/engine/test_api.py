@@ -1,0 +1,122 @@
+"""The calls that scripts and notebooks make, and the example that shows them."""
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine import api
+from engine.api import make_config, run_to_end
+from engine.errors import ServerError, UserError
+from engine.progress import Silent
+from examples import python_api
+from tests.engine.builders import make_task
+from tests.engine.test_loop import FAKE_STUDENT
+
+
+def test_every_public_name_is_there_and_importing_is_instant() -> None:
+    homes = importlib.import_module("engine")._HOMES
+    assert sorted(engine.__all__) == sorted(homes)
+    for name in engine.__all__:
+        assert getattr(engine, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = engine.nothing  # pyright: ignore[reportAttributeAccessIssue]
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import engine, sys; print(*sorted(name for name in sys.modules if name.startswith('engine')))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.split() == ["engine"]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """Of a server in a process of its own, for calls that block the loop in which they are made."""
+    command = [sys.executable, "-m", "engine.testing.server", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["base_url"]
+        finally:
+            process.terminate()
+
+
+async def test_the_example_runs_where_a_loop_runs_already(
+    tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "WORKER", FAKE_STUDENT)
+    teacher = engine.TeacherConfig(model="scripted", endpoint=endpoint)
+    rows = python_api.write_rows(teacher, tmp_path)
+    summary = python_api.teach(teacher, tmp_path)
+    assert len(rows) >= 30
+    assert summary.rounds == 2
+    assert "all 30 rows are there" in capsys.readouterr().out
+    # The same calls find everything done.
+    assert python_api.write_rows(teacher, tmp_path) == rows
+
+
+def test_a_pool_is_labelled_without_a_running_loop(tmp_path: Path, endpoint: str) -> None:
+    config = make_config(make_task(), engine.TeacherConfig(model="scripted", endpoint=endpoint), tmp_path / "task")
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(5)))
+    summary = engine.label(config, tmp_path / "pool.jsonl", tmp_path / "out.jsonl", tmp_path / "run", progress=Silent())
+    assert (summary.labelled, summary.rejected) == (5, 0)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_task_made_in_python_is_read_back_equal(tmp_path: Path) -> None:
+    task = make_task()
+    config = make_config(task, engine.TeacherConfig(model="m"), tmp_path / "task", settings={"sampling.temperature": 0.3})
+    assert engine.load_task(config.task, config.seed) == task
+    assert (config.name, config.sampling.temperature, config.strategy.type) == ("task", 0.3, "pgkd")
+
+
+def test_settings_change_keys_or_the_method(tmp_path: Path) -> None:
+    config = make_config(make_task(), engine.TeacherConfig(model="m"), tmp_path / "task")
+    with pytest.raises(UserError, match="the method pgkd needs a student"):
+        engine.generate(config, 5, tmp_path / "run")
+    with pytest.raises(ServerError, match="no server answers"):
+        engine.generate(config, 5, tmp_path / "run", strategy={"type": "zerogen"}, teacher={"endpoint": "http://127.0.0.1:9/v1"})
+    with pytest.raises(UserError, match=r"unknown key 'strategy\.rouns'"):
+        engine.distil(config, tmp_path / "run", strategy={"rouns": 3})
+    assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def interrupts_raised() -> Generator[None]:
+    """As in a notebook; the loop of a test would end its task instead."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def test_interrupting_the_caller_stops_the_work_and_waits_for_it() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with interrupts_raised(), pytest.raises(KeyboardInterrupt):
+        run_to_end(work())
+    assert ended.is_set()

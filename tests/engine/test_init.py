@@ -1,0 +1,242 @@
+"""`reflux init`: from a file of one's own to a task file that runs."""
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from engine.cli import app
+from engine.cli.interview import Interview
+from engine.column_guess import guess_columns
+from engine.config import load_config
+from engine.errors import ServerError, UserError
+from engine.gates import comparable
+from engine.loop import run_loop
+from engine.progress import Silent
+from engine.records import Example, Label
+from engine.row_split import MOST_HELD_OUT, split_rows
+from engine.rundir import RunDir
+from engine.strategy_config import METHODS
+from engine.task import load_task
+from engine.task_file import TaskDraft, key_notes, render_task_file
+from engine.testing.server import ScriptedServer
+from tests.engine.test_loop import FAKE_STUDENT
+
+HOSTILE = ('say "no"', "two\nlines", "[[task.labels]]", "caf\u00e9 \u202e#", "back\\slash = 1")
+
+
+def write_csv(path: Path, labels: tuple[str, ...] = ("cancel", "change", "track"), rows_per_label: int = 10) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "utterance", "intent"])
+        rows = [(f"please do number {number} of {label}", label) for number in range(rows_per_label) for label in labels]
+        writer.writerows([(number, *row) for number, row in enumerate(rows)])
+    return path
+
+
+def init(folder: Path, *options: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["init", str(folder / "shop.toml"), "--json", *options])
+    if result.exception is not None:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def with_teacher(data: Path) -> tuple[str, ...]:
+    """A folder that would do as a teacher is not asked for: a hub id is left to vLLM."""
+    return ("--data", str(data), "--domain", "messages to a shop", "--teacher", "someone/teacher")
+
+
+def test_one_file_becomes_three_and_the_task_file_loads(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    written = init(tmp_path, *with_teacher(data), "--describe", "cancel=stop it", "--rows-per-round", "64")
+    config = load_config(tmp_path / "shop.toml")
+    task = load_task(config.task, config.seed)
+    assert written["rows"] == {"seed": len(task.seed), "validation": len(task.validation), "test": len(task.test)}
+    assert len(task.seed) + len(task.validation) + len(task.test) == 30
+    assert (config.name, config.strategy.type, config.strategy.rows_per_round) == ("shop", "hybrid", 64)
+    assert (config.task.data.text_column, config.task.data.label_column) == ("utterance", "intent")
+    assert [(label.name, label.description) for label in task.labels] == [("cancel", "stop it"), ("change", ""), ("track", "")]
+    assert written["next"] == f"reflux run {tmp_path / 'shop.toml'}"
+    assert any("2 of 3 labels have no description" in note for note in written["notes"])
+
+
+def test_hostile_labels_read_back_equal(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv", HOSTILE)
+    init(tmp_path, *with_teacher(data), "--describe", f'{HOSTILE[4]}=it\'s = "this"\n[run]')
+    config = load_config(tmp_path / "shop.toml")
+    assert {label.name for label in config.task.labels} == set(HOSTILE)
+    assert next(label for label in config.task.labels if label.name == HOSTILE[4]).description == 'it\'s = "this"\n[run]'
+    assert load_task(config.task, config.seed).label_names == tuple(sorted(HOSTILE))
+
+
+def test_files_of_ones_own_stay_where_they_are(tmp_path: Path) -> None:
+    data, validation, test = (write_csv(tmp_path / f"{name}.csv") for name in ("a", "b", "c"))
+    written = init(tmp_path, *with_teacher(data), "--validation", str(validation), "--test", str(test))
+    assert (written["files"], written["rows"]) == ([], {"seed": 30, "validation": 30, "test": 30})
+    assert tomllib.loads((tmp_path / "shop.toml").read_text())["task"]["data"]["validation"] == "b.csv"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "c.csv", "shop.toml"]
+
+
+def test_what_is_there_is_written_over_only_by_force(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    init(tmp_path, *with_teacher(data))
+    before = (tmp_path / "shop.toml").read_text()
+    with pytest.raises(UserError, match="is there already; --force writes over it"):
+        init(tmp_path, *with_teacher(data), "--method", "pgkd")
+    assert (tmp_path / "shop.toml").read_text() == before
+    init(tmp_path, *with_teacher(data), "--method", "pgkd", "--force")
+    assert load_config(tmp_path / "shop.toml").strategy.type == "pgkd"
+
+
+def test_without_a_terminal_every_missing_flag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing: --domain, --teacher; without a terminal"):
+        init(tmp_path, "--data", str(write_csv(tmp_path / "rows.csv")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--teacher", "./nowhere"), "is not a folder"),
+        (("--encoder", "./nowhere"), r"student\.encoder"),
+        (("--method", "magic"), "no method 'magic'"),
+        (("--method", "pool"), "give them with --pool"),
+        (("--describe", "zebra=striped"), "expected LABEL=TEXT"),
+        (("--label-column", "id"), "different values|too few rows"),
+        (("--validation", "nowhere.csv"), "no such file"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    with pytest.raises(UserError, match=message):
+        init(tmp_path, *with_teacher(data), *options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="no server answers"):
+        init(tmp_path, *with_teacher(write_csv(tmp_path / "rows.csv")), "--endpoint", "http://127.0.0.1:9/v1")
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"too few rows to split.*'cancel' has 2"):
+        init(tmp_path, *with_teacher(write_csv(tmp_path / "rows.csv", rows_per_label=2)))
+
+
+def test_somebody_at_a_terminal_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        *("messages to a shop", str(tmp_path / "nowhere.csv"), str(write_csv(tmp_path / "rows.csv"))),
+        *("stop it", "", "where it is", "someone/teacher", "minilm", "magic", "hybrid", "none", "32"),
+    ]
+
+    def answer(_interview: Interview, _question: str, default: str | None) -> str:
+        return answers.pop(0) or default or ""
+
+    monkeypatch.setattr(Interview, "here", lambda: Interview(has_listener=True))
+    monkeypatch.setattr(Interview, "_read", answer)
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "shop.toml")])
+    assert result.exception is None, result.output
+    assert not answers
+    config = load_config(tmp_path / "shop.toml")
+    assert [label.description for label in config.task.labels] == ["stop it", "", "where it is"]
+    assert config.strategy.rows_per_round == 32
+
+
+async def test_a_whole_run_from_what_init_wrote(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    init(tmp_path, "--data", str(data), "--domain", "messages", "--teacher", "scripted", "--rows-per-round", "24")
+    async with ScriptedServer() as server:
+        settings = {
+            "teacher.endpoint": server.base_url,
+            "strategy.rounds": 1,
+            "gates.near_duplicates": False,
+            "strategy.disagreement": "keep",
+        }
+        config = load_config(tmp_path / "shop.toml", settings)
+        task = load_task(config.task, config.seed)
+        summary = await run_loop(config, task, RunDir(tmp_path / "run"), Silent(), FAKE_STUDENT)
+    assert (summary.rounds, summary.rows.requested) == (1, 24)
+    assert summary.rows.accepted > 0
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "text", "label"),
+    [
+        ("id,utterance,intent", "7,where is it,track", "utterance", "intent"),
+        ("Label,Text", "a,some words", "Text", "Label"),
+        ("a,b", "yes,some words of a text", "b", "a"),
+        ("a,b", "yes,no", None, "a"),
+    ],
+)
+def test_columns_are_guessed_by_name_then_by_content(tmp_path: Path, header: str, row: str, text: str | None, label: str | None) -> None:
+    (tmp_path / "rows.csv").write_text("\n".join([header, row, row.replace("yes", "no").replace("7", "8"), row, row]) + "\n")
+    guess = guess_columns(tmp_path / "rows.csv")
+    assert (guess.text, guess.label) == (text, label)
+
+
+@given(
+    texts=st.lists(st.tuples(st.text("ab !", min_size=1), st.sampled_from(("x", "y", "z"))), min_size=1, max_size=80),
+    held_out=st.lists(st.text("ab !", min_size=1), max_size=5),
+    seed=st.integers(0, 3),
+)
+def test_a_split_loses_nothing_and_leaks_nothing(texts: list[tuple[str, str]], held_out: list[str], seed: int) -> None:
+    rows = [Example(f"{text}{label}", label) for text, label in texts]
+    other = [Example(f"{text}x", "x") for text in held_out]
+    try:
+        parts = split_rows(rows, ("seed", "validation", "test"), seed, apart_from=other)
+    except UserError:
+        kept = {comparable(row.text): row.label for row in rows if comparable(row.text) not in {comparable(row.text) for row in other}}
+        assert min(list(kept.values()).count(label) for label in {row.label for row in rows}) < 3
+        return
+    assert parts == split_rows(rows, ("test", "seed", "validation"), seed, apart_from=other)
+    assert sum(map(len, parts.rows.values())) + parts.num_copies == len(rows)
+    spread = [comparable(row.text) for part in parts.rows.values() for row in part]
+    assert len(spread) == len(set(spread))
+    assert not set(spread) & {comparable(row.text) for row in other}
+    for part in parts.rows.values():
+        assert {row.label for row in part} == {row.label for row in rows}
+
+
+def test_held_out_parts_stay_small() -> None:
+    rows = [Example(f"text {number} {label}", label) for number in range(2000) for label in "ab"]
+    parts = split_rows(rows, ("seed", "validation", "test"), 0)
+    assert {name: len(part) for name, part in parts.rows.items()} == {
+        "seed": 4000 - 4 * MOST_HELD_OUT,
+        "validation": 2 * MOST_HELD_OUT,
+        "test": 2 * MOST_HELD_OUT,
+    }
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_any_text_stands_in_a_task_file_as_it_is(text: str) -> None:
+    labels = (Label(text, text[::-1]), Label("other", ""))
+    draft = TaskDraft("demo", 0, text, labels, {"seed": text, "validation": "v", "test": "t"}, {"model": text}, {"type": "pgkd"}, {})
+    content = tomllib.loads(render_task_file(draft))
+    assert content["task"]["labels"] == [{"name": text, "description": text[::-1]}, {"name": "other", "description": ""}]
+    assert (content["task"]["domain"], content["task"]["data"]["seed"], content["teacher"]["model"]) == (text, text, text)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_offered_key_runs_when_its_comment_is_taken_away(tmp_path: Path, method: str) -> None:
+    draft = TaskDraft(
+        "demo",
+        0,
+        "texts",
+        (Label("a", ""), Label("b", "")),
+        {"seed": "s", "validation": "v", "test": "t", "pool": "p"},
+        {"model": "m"},
+        {"type": method},
+        {"encoder": "minilm"},
+    )
+    lines = render_task_file(draft).splitlines()
+    shown = [line.removeprefix("# ") if line.startswith("# ") and " = " in line else line for line in lines]
+    (tmp_path / "demo.toml").write_text("\n".join(shown))
+    config = load_config(tmp_path / "demo.toml")
+    assert config.strategy.type == method
+    assert config.student.epochs == 30
+    assert "max_length" in key_notes(type(config.student))
