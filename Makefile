@@ -5,6 +5,8 @@ export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
 BIN := .venv/bin
+# One thread a worker: workers that compute on all cores at once slow each other down tenfold.
+FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not e2e and not gpu" -n auto --dist loadfile
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -17,11 +19,12 @@ setup: .venv/ready ## make .venv with everything, once (GPU=1 for the GPU build 
 quickstart: .venv/ready ## teach a small model with a local LLM, on this machine (SEED=n another draw, SEED_ROWS=n real rows an intent)
 	@$(BIN)/reflux run examples/quickstart/quickstart.toml --out runs/quickstart --seed $(SEED) --set task.data.seed_rows_per_class=$(SEED_ROWS) --again
 
-test: .venv/ready ## all tests, the real vLLM included
-	$(BIN)/python -m pytest
+test: .venv/ready ## all tests, the real vLLM included: alone first, then the others on all cores
+	$(BIN)/python -m pytest -m "e2e or gpu"
+	$(FAST_TESTS)
 
 test-fast: .venv/ready ## the tests that need no vLLM
-	$(BIN)/python -m pytest -m "not e2e and not gpu"
+	$(FAST_TESTS)
 
 check: .venv/ready ## lint, format, types, floors
 	$(BIN)/ruff check .

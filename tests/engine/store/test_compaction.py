@@ -124,9 +124,9 @@ def test_readers_that_lose_a_file_under_their_feet_list_again(run: RunDir, monke
 
 
 def test_a_query_that_loses_a_file_asks_again(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect_and_lose(run: RunDir) -> Any:
+    def connect_and_lose(run: RunDir, **options: Any) -> Any:
         monkeypatch.setattr(query, "connect", connect)
-        connection = connect(run)
+        connection = connect(run, **options)
         compact(run)
         return connection
 
