@@ -38,6 +38,8 @@ GATHER_S = 0.01
 groups of the few that come while the last one is synced would cost more than all else that is done with an answer."""
 QUIET_S = 0.002
 """Without a new answer for so long it is written at once: who could add to it may all be waiting for it."""
+GROUP_RECORDS = 256
+"""As many make a group at once, and no more: while it is synced, what came of the last one is worked on, and neither waits for the other."""
 MAX_FILE_BYTES = 16 * 2**20
 """A file that has reached this is full. Smaller ones are dropped sooner, and cost more folder syncs."""
 
@@ -191,7 +193,7 @@ class Journal:
     async def _write_groups(self) -> None:
         while self._waiting:
             await self._gather()
-            group, self._waiting = self._waiting, []
+            group, self._waiting = self._waiting[:GROUP_RECORDS], self._waiting[GROUP_RECORDS:]
             if self._failure is None:
                 # Whatever it was is raised where the answer was appended; nobody waits for ever.
                 with suppress(Exception):
@@ -208,7 +210,7 @@ class Journal:
         clock = asyncio.get_running_loop().time
         deadline = clock() + GATHER_S
         count = 0
-        while count != len(self._waiting) and clock() < deadline:
+        while count != len(self._waiting) < GROUP_RECORDS and clock() < deadline:
             count = len(self._waiting)
             await asyncio.sleep(QUIET_S)
 

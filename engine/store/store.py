@@ -47,9 +47,6 @@ SEAL_BYTES = 32 * 2**20
 """The same for the text in them."""
 SEAL_AFTER_S = 10.0
 """A row waits no longer, so that SQL over a slow run is not far behind."""
-ARROW_KEEPS_MS = 60_000
-"""How long Arrow's allocator keeps freed memory. It gives it back within a second otherwise, and to have it back for each segment, page by
-page, costs a tenth of all the time that the store takes."""
 MAX_BUFFERED = 2
 """Times the above. The call that reaches this waits until rows are committed: a slow disk slows the teacher."""
 
@@ -110,8 +107,6 @@ class Store:
         self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        if pa.default_memory_pool().backend_name == "jemalloc":
-            pa.jemalloc_set_decay_ms(ARROW_KEEPS_MS)
         await self._in_order(self._read)
         return self
 
