@@ -39,7 +39,7 @@ groups of the few that come while the last one is synced would cost more than al
 QUIET_S = 0.002
 """Without a new answer for so long it is written at once: who could add to it may all be waiting for it."""
 GROUP_RECORDS = 256
-"""As many make a group at once, and no more: while it is synced, what came of the last one is worked on, and neither waits for the other."""
+"""As many make a group at once, and no more: while one is synced, what came of the last is worked on, and neither waits."""
 MAX_FILE_BYTES = 16 * 2**20
 """A file that has reached this is full. Smaller ones are dropped sooner, and cost more folder syncs."""
 
