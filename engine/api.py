@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import msgspec
@@ -131,6 +132,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         return asyncio.run(work)
     started: Future[Callable[[], None]] = Future()
+    done: Future[T] = Future()
 
     async def cancellable() -> T:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -138,12 +140,20 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
         started.set_result(lambda: loop.call_soon_threadsafe(task.cancel) and None)
         return await work
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reflux") as thread:
+    def run() -> None:
         try:
-            return thread.submit(asyncio.run, cancellable()).result()
-        except KeyboardInterrupt:
-            started.result()()
-            raise
+            done.set_result(asyncio.run(cancellable()))
+        except BaseException as error:
+            done.set_exception(error)
+
+    # No executor: interrupted while it starts its thread, it would not know of it, and not wait for it.
+    try:
+        Thread(target=run, name="reflux").start()
+        return done.result()
+    except KeyboardInterrupt:
+        started.result()()
+        wait([done])
+        raise
 
 
 def _config(task: RunConfig | Path | str, settings: Mapping[str, Any]) -> RunConfig:
