@@ -96,7 +96,8 @@ async def generate_through_engine(model: Path, draws: Sequence[Request], folder:
         crew = Crew(limit=lambda: batcher.limit)
 
         def observed(*_: object) -> None:
-            limits.append((time.perf_counter(), batcher.limit))
+            if not limits or limits[-1][1] != batcher.limit:
+                limits.append((time.perf_counter(), batcher.limit))
             crew.grow()
 
         batcher = Batcher(fleet.lanes, attempts=2, random=random.Random(0), record=store.record, observed=observed)
@@ -125,7 +126,7 @@ async def generate_through_engine(model: Path, draws: Sequence[Request], folder:
             "wall_s": wall_s,
             "tokens_per_s": tally.completion_tokens / wall_s,
             "posts": figures.posts,
-            "limit": [(round(at - started, 2), limit) for at, limit in limits if at >= started],
+            "limit": [(round(at - started, 2), limit) for at, limit in limits],
         }
 
 
