@@ -15,8 +15,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,8 @@ from rich.console import Console
 from scipy import stats
 
 from benchmarks.machine import describe_machine
+from engine.api import distil
+from engine.config import load_config
 from engine.display import plain_table
 from engine.strategy_config import METHODS
 
@@ -65,25 +65,9 @@ def run(method: str, seed: int, teacher_tokens: int, endpoint: str | None, folde
     """Its summary."""
     place = folder / f"{method}-{seed}"
     if not (place / "summary.json").exists():
-        program = "import sys, json; from benchmarks.methods import distil; distil(*json.loads(sys.argv[1]))"
-        arguments = json.dumps([method, seed, teacher_tokens, endpoint, str(place)])
-        subprocess.run([sys.executable, "-c", program, arguments], check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+        overrides = settings(method, seed, teacher_tokens) | ({} if endpoint is None else {"teacher.endpoint": endpoint})
+        distil(load_config(CONFIG, overrides), place)
     return json.loads((place / "summary.json").read_text())
-
-
-def distil(method: str, seed: int, teacher_tokens: int, endpoint: str | None, place: str) -> None:
-    """One run, in this process."""
-    from engine.cli.shell import messages, run_async
-    from engine.config import load_config
-    from engine.console_progress import console_progress
-    from engine.loop import run_loop
-    from engine.rundir import RunDir
-    from engine.task import load_task
-
-    overrides = settings(method, seed, teacher_tokens) | ({} if endpoint is None else {"teacher.endpoint": endpoint})
-    config = load_config(CONFIG, overrides)
-    with console_progress(messages) as progress:
-        run_async(run_loop(config, load_task(config.task, seed), RunDir(Path(place)), progress), "Stopped; the same command goes on.")
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:

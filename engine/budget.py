@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine.config import BudgetConfig
-from engine.records import Call, Completion, RoundRecord
+from engine.records import Call, Completion, RoundRecord, Totals
 
 
 class _Limit:
@@ -39,9 +39,8 @@ class Budget:
         self._began_s = clock() - worked_s
         self._done = sum(record.assignments for record in rounds)
         self._begun = 0
-        tokens = sum(record.prompt_tokens + record.completion_tokens for record in rounds)
-        accepted = sum(record.rows.accepted for record in rounds)
-        limits = (("teacher tokens", config.teacher_tokens, tokens), ("accepted rows", config.accepted_rows, accepted))
+        totals = Totals.of(rounds)
+        limits = (("teacher tokens", config.teacher_tokens, totals.tokens), ("accepted rows", config.accepted_rows, totals.rows.accepted))
         self._tokens, self._rows = (None if limit is None else _Limit(name, limit, spent) for name, limit, spent in limits)
 
     def begin(self) -> bool:

@@ -22,7 +22,7 @@ from engine.manifest import Manifest, begin
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.purpose import Purpose, claim, purpose_of
-from engine.records import Assignment, Finish, RoundRecord, RowCounts, TaskSpec
+from engine.records import Assignment, Finish, RoundRecord, RowCounts, TaskSpec, Totals
 from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
@@ -170,7 +170,7 @@ async def _write_rows(config: RunConfig, task: TaskSpec, run: RunDir, rows: int,
     async with teacher_alone(config, task, run, manifest, progress, make) as solo:
         while True:
             wanted = await asyncio.to_thread(_settle, run, rows, num_open=solo.generation.num_open)
-            lacking = await asyncio.to_thread(_lacking, task, run, wanted)
+            lacking = _lacking(task, await asyncio.to_thread(count_labels, run), wanted)
             quotas[0].want(lacking)
             reason = reason_to_stop(wanted, sum(lacking.values()), read_rounds(run)) or solo.generation.budget.reason_to_stop()
             if reason is not None:
@@ -190,9 +190,8 @@ def _settle(run: RunDir, rows: int, *, num_open: int) -> int:
     return rows
 
 
-def _lacking(task: TaskSpec, run: RunDir, rows: int) -> dict[str, int]:
-    """After the complete rounds."""
-    there = count_labels(run)
+def _lacking(task: TaskSpec, there: Mapping[str, int], rows: int) -> dict[str, int]:
+    """`there`: rows of complete rounds, by label."""
     return {label: max(0, count - there.get(label, 0)) for label, count in shares(task.label_names, rows).items()}
 
 
@@ -217,19 +216,19 @@ def _last_round(run: RunDir) -> int:
 
 def summarize_bulk(task: TaskSpec, run: RunDir) -> BulkSummary:
     """Of a run that has finished."""
-    purpose, rounds = purpose_of(run), read_rounds(run)
+    purpose, totals = purpose_of(run), Totals.of(read_rounds(run))
     assert purpose is not None
     classes = count_labels(run)
     return BulkSummary(
         run=str(run.root),
-        is_reached=not any(_lacking(task, run, purpose.rows).values()),
+        is_reached=not any(_lacking(task, classes, purpose.rows).values()),
         reason=read_json(run.finish, Finish).reason,
         wanted=purpose.rows,
-        rows=sum((record.rows for record in rounds), RowCounts()),
+        rows=totals.rows,
         classes={label: classes.get(label, 0) for label in task.label_names},
-        rounds=len(rounds),
-        calls=sum(record.calls for record in rounds),
-        prompt_tokens=sum(record.prompt_tokens for record in rounds),
-        completion_tokens=sum(record.completion_tokens for record in rounds),
-        generation_s=sum(record.generation_s for record in rounds),
+        rounds=totals.rounds,
+        calls=totals.calls,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+        generation_s=totals.generation_s,
     )

@@ -40,6 +40,7 @@ from engine.records import (
     RejectionReason,
     Sample,
     TaskSpec,
+    Totals,
     hash_messages,
 )
 from engine.replay_plan import refuse_open_replay
@@ -221,7 +222,7 @@ def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: 
             write_rejected(bad)
             labelled += len(good)
             rejected += len(bad)
-    records = read_rounds(run)
+    totals = Totals.of(read_rounds(run))
     return PoolSummary(
         run=str(run.root),
         labelled=labelled,
@@ -229,10 +230,10 @@ def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: 
         file=str(out) if labelled else None,
         rejections=str(rejections) if rejected else None,
         classes={name: classes.get(name, 0) for name in names} if task.kind == "classification" else {},
-        calls=sum(record.calls for record in records),
-        prompt_tokens=sum(record.prompt_tokens for record in records),
-        completion_tokens=sum(record.completion_tokens for record in records),
-        generation_s=sum(record.generation_s for record in records),
+        calls=totals.calls,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+        generation_s=totals.generation_s,
         reason="all rows of the pool have ended",
     )
 

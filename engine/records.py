@@ -6,7 +6,7 @@ WeaknessReport -> Assignment -> Request -> Completion | Failure -> Candidate -> 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -405,6 +405,33 @@ class RoundRecord:
     """For how many seconds what was short, e.g. `{"compute": 2.1, "supply": 0.4}` (see `engine.bottleneck`); of that same process."""
     peak_tokens_per_s: float = 0.0
     """Output tokens at the servers' best, over two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What completed rounds have asked and got together, over all the processes that worked on them."""
+
+    rounds: int
+    calls: int
+    rows: RowCounts
+    prompt_tokens: int
+    completion_tokens: int
+    generation_s: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[RoundRecord]) -> Totals:
+        return cls(
+            rounds=len(rounds),
+            calls=sum(record.calls for record in rounds),
+            rows=sum((record.rows for record in rounds), RowCounts()),
+            prompt_tokens=sum(record.prompt_tokens for record in rounds),
+            completion_tokens=sum(record.completion_tokens for record in rounds),
+            generation_s=sum(record.generation_s for record in rounds),
+        )
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.inventory import State, find_state
 from engine.manifest import Manifest, teacher_revision
-from engine.records import Finish, RoundRecord, RowCounts
+from engine.records import Finish, RoundRecord, RowCounts, Totals
 from engine.reports import ClassScore, FinalReport, Interval, Intervals, Scores, WeaknessReport
 from engine.rundir import RunDir, read_json
 from engine.store import read_rounds, run_query, unescape
@@ -119,7 +119,8 @@ def read_figures(run: RunDir) -> RunFigures:
     validation = {line["round"]: _scored(line, _report_intervals(run, line["round"])) for line in on_validation}
     curve = _curve(rounds, on_validation, validation)
     kept = finish.best_round if finish else max(validation, default=None)
-    rows = sum((record.rows for record in rounds), RowCounts())
+    totals = Totals.of(rounds)
+    rows = totals.rows
     return RunFigures(
         name=config["name"],
         path=str(run.root),
@@ -132,13 +133,13 @@ def read_figures(run: RunDir) -> RunFigures:
         teacher=" + ".join(Path(teacher["model"]).name for teacher in (config["teacher"], *config.get("teachers", ()))),
         teacher_revision=teacher_revision(manifest),
         encoder=config["student"]["encoder"],
-        rounds=len(rounds),
+        rounds=totals.rounds,
         rows=rows,
         yield_share=rows.accepted / rows.requested if rows.requested else None,
-        calls=sum(record.calls for record in rounds),
-        prompt_tokens=sum(record.prompt_tokens for record in rounds),
-        completion_tokens=sum(record.completion_tokens for record in rounds),
-        generation_s=sum(record.generation_s for record in rounds),
+        calls=totals.calls,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+        generation_s=totals.generation_s,
         train_s=sum(point.train_s for point in curve),
         wall_s=manifest.wall_s,
         validation=None if kept is None else _contrast(validation.get(0), validation.get(kept), rounds),

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.bottleneck import combine
 from engine.config import RunConfig
 from engine.manifest import Manifest
-from engine.records import Finish, RoundRecord, RowCounts
+from engine.records import Finish, RoundRecord, RowCounts, Totals
 from engine.reports import FinalReport, Scores, WeaknessReport
 
 
@@ -88,7 +88,7 @@ def summarize(
     root: Path,
 ) -> Summary:
     """`reports` from round 0 on, `rounds` from round 1 on."""
-    flow = combine(rounds)
+    flow, totals = combine(rounds), Totals.of(rounds)
     before, after = (StudentSide(side.round, reports[side.round].scores, side.scores) for side in (final.before, final.after))
     return Summary(
         name=config.name,
@@ -100,13 +100,13 @@ def summarize(
         student=StudentSummary(
             before, after, final.encoder, final.num_parameters, final.precision, round(sum(report.train_s for report in reports), 1)
         ),
-        rows=sum((record.rows for record in rounds), RowCounts()),
+        rows=totals.rows,
         teacher=TeacherSummary(
             model=" + ".join(teacher.model for teacher in (config.teacher, *config.teachers)),
-            calls=sum(record.calls for record in rounds),
-            prompt_tokens=sum(record.prompt_tokens for record in rounds),
-            completion_tokens=sum(record.completion_tokens for record in rounds),
-            generation_s=round(sum(record.generation_s for record in rounds), 1),
+            calls=totals.calls,
+            prompt_tokens=totals.prompt_tokens,
+            completion_tokens=totals.completion_tokens,
+            generation_s=round(totals.generation_s, 1),
             tokens_per_s=round(flow.tokens_per_s, 1),
             roofline_share=round(flow.roofline_share, 3),
             limited_s=flow.limited_s,

@@ -3,7 +3,7 @@
 from engine.store.compaction import Compacted, compact
 from engine.store.query import Result, connect, explain_error, open_query, run_query, stored_as_json
 from engine.store.schemas import SCHEMAS, Ending, Evaluation, unpack_calls, unpack_rejections, unpack_samples
-from engine.store.store import Store, Totals
+from engine.store.store import Store
 from engine.store.tables import (
     NewSamples,
     append_evaluation,
@@ -26,7 +26,6 @@ __all__ = [
     "NewSamples",
     "Result",
     "Store",
-    "Totals",
     "append_evaluation",
     "compact",
     "connect",

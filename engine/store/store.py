@@ -29,7 +29,7 @@ from typing import ParamSpec, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.records import Call, Completion, Origin, Outcome, Rejection, RejectionReason, Request, RoundRecord, RowCounts, Sample
+from engine.records import Call, Completion, Origin, Outcome, Rejection, RejectionReason, Request, RoundRecord, Sample, Totals
 from engine.rundir import RunDir
 from engine.store.answers import CommittedCalls
 from engine.store.ids import Ids
@@ -49,18 +49,6 @@ SEAL_AFTER_S = 10.0
 """A row waits no longer, so that SQL over a slow run is not far behind."""
 MAX_BUFFERED = 2
 """Times the above. The call that reaches this waits until rows are committed: a slow disk slows the teacher."""
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a run has asked and got in its completed rounds, over all the processes that worked on it."""
-
-    rounds: int = 0
-    calls: int = 0
-    rows: RowCounts = field(default_factory=RowCounts)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    generation_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -128,14 +116,7 @@ class Store:
 
     @property
     def totals(self) -> Totals:
-        return Totals(
-            rounds=len(self._rounds),
-            calls=sum(record.calls for record in self._rounds),
-            rows=sum((record.rows for record in self._rounds), RowCounts()),
-            prompt_tokens=sum(record.prompt_tokens for record in self._rounds),
-            completion_tokens=sum(record.completion_tokens for record in self._rounds),
-            generation_s=sum(record.generation_s for record in self._rounds),
-        )
+        return Totals.of(self._rounds)
 
     @property
     def num_open(self) -> int:

@@ -6,7 +6,7 @@ same names under `ner/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,18 +16,10 @@ from engine.prompting import Prompter, marked_rows_schema, rows_schema, texts_sc
 from engine.records import Annotation, Candidate, Example, Marking, RejectionReason, Span, TaskSpec
 from engine.reports import MinedRow
 from engine.strategies.focus import BOUNDARY, CLASS, TYPE, Focus
-from engine.strategies.labelling import Labelled, Labeller
-from engine.strategies.marker import MarkedText, Marker
-from engine.strategies.strategy import Ask
+from engine.strategies.labelling import Labeller
+from engine.strategies.marker import Marker
+from engine.strategies.text_labeller import TextLabeller
 from engine.task import labels_of
-
-
-class TextLabeller(Protocol):
-    """Asks for the labels, or the entities, of texts that stand already."""
-
-    async def label(self, texts: Sequence[str], ask: Ask) -> Sequence[Labelled] | Sequence[MarkedText]: ...
-    async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]: ...
-    def judge(self, candidate: Candidate, labelled: Any, asked: str | None = None) -> Candidate: ...
 
 
 class Form(Protocol):
@@ -60,7 +52,7 @@ class Form(Protocol):
         """Whether it is a mistake of this very weakness."""
         ...
 
-    def labeller(self, prompter: Prompter) -> TextLabeller: ...
+    def labeller(self, prompter: Prompter) -> TextLabeller[Any]: ...
 
 
 class LabelForm:
@@ -93,7 +85,7 @@ class LabelForm:
     def shows(self, row: MinedRow, focus: Focus) -> bool:
         return row.label == focus.labels[0] != row.predicted and focus.labels[1:] in ((), (row.predicted,))
 
-    def labeller(self, prompter: Prompter) -> TextLabeller:
+    def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
         return Labeller(self._task, prompter)
 
 
@@ -149,7 +141,7 @@ class SpanForm:
             for guess in row.predicted_spans
         )
 
-    def labeller(self, prompter: Prompter) -> TextLabeller:
+    def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
         return Marker(self._task, prompter, self.values)
 
 

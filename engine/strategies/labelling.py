@@ -22,6 +22,7 @@ from engine.records import Annotation, Candidate, Completion, Example, Rejection
 from engine.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
+from engine.strategies.text_labeller import TextLabeller
 
 ONE = "labelling/label"
 SEVERAL = "labelling/batch"
@@ -52,7 +53,7 @@ class Labelled(NamedTuple):
         return self.label is not None
 
 
-class Labeller:
+class Labeller(TextLabeller[Labelled]):
     """Asks for one label a text, with what each label means. The prompts of a run differ in their texts only."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter) -> None:
@@ -71,27 +72,12 @@ class Labeller:
         self._calibrating = asyncio.Lock()
 
     async def label(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
-        """In the order of the texts, of which there is at least one."""
         if self._config.soft:
             return await _together(self._weigh(place, text, ask) for place, text in enumerate(texts))
         return await self._vote(texts, ask)
 
-    async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]:
-        """The same candidates with a label for each text; what has a problem is not sent. A text that gets no label, or none that is sure
-        enough, has a problem then.
-
-        `asked`: the label that the texts were to have. One that is not borne out is a disagreement.
-        """
-        places = [place for place, candidate in enumerate(candidates) if candidate.problem is None and candidate.text]
-        if not places:
-            return tuple(candidates)
-        completed = list(candidates)
-        for place, labelled in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
-            completed[place] = self.judge(candidates[place], labelled, asked)
-        return tuple(completed)
-
     def judge(self, candidate: Candidate, labelled: Labelled, asked: str | None = None) -> Candidate:
-        """The candidate with its label, or with what is wrong with it."""
+        """Texts that get no label, or none that is sure enough, have a problem; one that was to have another label is a disagreement."""
         label, annotation = labelled.label, labelled.annotation
         if label is None:
             problem = "no label for it" if isinstance(labelled.answer.outcome, Completion) else "the request for labels failed"

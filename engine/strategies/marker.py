@@ -15,6 +15,7 @@ from engine.parsing import Marks, parse_marks
 from engine.prompting import Opening, Prompter, mark_schema, marks_schema
 from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec
 from engine.strategies.strategy import Answer, Ask
+from engine.strategies.text_labeller import TextLabeller
 
 ONE = "ner/labelling/label"
 SEVERAL = "ner/labelling/batch"
@@ -37,7 +38,7 @@ class MarkedText(NamedTuple):
         return self.marks is not None
 
 
-class Marker:
+class Marker(TextLabeller[MarkedText]):
     """Asks for all entities in a text, with what each type means. The prompts of a run differ in their texts only."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
@@ -49,7 +50,7 @@ class Marker:
         self._openings: dict[tuple[str, int], Opening] = {}
 
     async def label(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
-        """In the order of the texts, of which there is at least one. Spans are of a text without white space around it, as rows are."""
+        """Spans are of a text without white space around it, as rows are."""
         texts, count = [text.strip() for text in texts], len(texts)
         if count == 1:
             prompt = self._opening(ONE, count).finish({**self._values, "text": texts[0]}, mark_schema(self._types, self._marking))
@@ -64,22 +65,8 @@ class Marker:
         voices = [parse_marks(answer.text, texts, self._types, self._marking) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
-    async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]:
-        """The same candidates with the entities of each text; what has a problem is not sent. A text whose marks cannot be read has a
-        problem then.
-
-        `asked`: the type that each text was to have. Where none is marked, that is a disagreement.
-        """
-        places = [place for place, candidate in enumerate(candidates) if candidate.problem is None and candidate.text]
-        if not places:
-            return tuple(candidates)
-        completed = list(candidates)
-        for place, marked in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
-            completed[place] = self.judge(candidates[place], marked, asked)
-        return tuple(completed)
-
     def judge(self, candidate: Candidate, labelled: MarkedText, asked: str | None = None) -> Candidate:
-        """The candidate with its entities, or with what is wrong with them."""
+        """Texts whose marks cannot be read have a problem; one in which the type that it was to have is not marked is a disagreement."""
         marks = labelled.marks
         if marks is None:
             problem = "no marks for it" if isinstance(labelled.answer.outcome, Completion) else "the request for marks failed"
