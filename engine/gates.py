@@ -68,15 +68,13 @@ def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int, *, 
     """The gates that need nothing but the row and the task. `marks_spans`: `labels` are types of entities, and a row has no label."""
     if row.problem is not None:
         return Refusal(row.reason, row.problem)
-    if marks_spans and (refusal := _check_marks(row, labels)) is not None:
-        return refusal
-    if not marks_spans and row.label not in labels:
-        return Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
     if not row.text:
         return Refusal(RejectionReason.EMPTY, "no text")
     if len(row.text) > max_text_chars:
         return Refusal(RejectionReason.TOO_LONG, f"{len(row.text)} characters, at most {max_text_chars}")
-    return None
+    if marks_spans:
+        return _check_marks(row, labels)
+    return None if row.label in labels else Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
 
 
 def _check_marks(row: Candidate, types: frozenset[str]) -> Refusal | None:

@@ -142,14 +142,7 @@ class Shapes:
         self._marks_spans = task.kind == "ner"
 
     def judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
-        return [self._judge(row) for row in rows]
-
-    def _judge(self, row: Candidate) -> Refusal | None:
-        if row.problem is None and not row.text:
-            return Refusal(RejectionReason.EMPTY, "no text")
-        if row.problem is None and len(row.text) > self._max_text_chars:
-            return Refusal(RejectionReason.TOO_LONG, f"{len(row.text)} characters, at most {self._max_text_chars}")
-        return check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans)
+        return [check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans) for row in rows]
 
 
 async def label_pool(config: RunConfig, task: TaskSpec, run: RunDir, out: Path, progress: Progress) -> PoolSummary:

@@ -208,9 +208,9 @@ class WeaknessReport:
     """Since the previous round: of all rows first, then of labels with any, the least likely to be chance first."""
     intervals: Intervals | None = None
     calibration: Calibration | None = None
-    uncertain: tuple[PoolRow, ...] = ()
-    """What the student is least sure of in the unlabelled pool, the least sure first, without what it has been taught; as many as the
-    method asks for in a round. None for other methods than `pool`."""
+    uncertain: tuple[PoolRow, ...] | None = None
+    """What the student is least sure of in the unlabelled pool, the least sure first, without what has been asked about; as many as the
+    method asks for in a round, fewer where the pool ends. None where nobody looked: only `pool` wants it."""
     hits: str = ""
     """A character for each validation row, in their order: 1 right, 0 wrong."""
 

@@ -175,7 +175,7 @@ class PoolConfig(_Unsighted):
 
     type: Literal["pool"] = "pool"
     pick: Literal["uncertain", "random"] = "uncertain"
-    """`random` is the control. A report without uncertain rows is answered at random too, and the rows' `weakness` says so."""
+    """`random` is the control. Where no student has looked at the pool rows are drawn at random too, and their `weakness` says so."""
     rows_per_call: int = Field(default=1, ge=1)
     """Texts labelled in one request."""
 

@@ -100,6 +100,19 @@ def pool_texts(pool: Pool) -> Iterator[list[str]]:
             yield [text or "" for text in batch.column(0).to_pylist()]
 
 
+
+def draw_texts(pool: Pool, count: int, seed: int) -> list[str]:
+    """So many texts of the pool, or all, in an order drawn by the seed; in memory are no more."""
+    places = random.Random(f"{seed} pool").sample(range(pool.num_rows), min(count, pool.num_rows))
+    wanted = set(places)
+    found: dict[int, str] = {}
+    place = 0
+    for texts in pool_texts(pool):
+        found.update((place + offset, text) for offset, text in enumerate(texts) if place + offset in wanted)
+        place += len(texts)
+    return [found[place] for place in places if place in found]
+
+
 def _values(column: pa.Array) -> list[str | None]:
     return column.to_pylist()
 

@@ -18,17 +18,19 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
+import pyarrow.compute as pc
 
 from engine.config import RunConfig, restore_config
 from engine.errors import StoreError
 from engine.manifest import Manifest
 from engine.records import Example, Finish, TaskSpec
-from engine.reports import FinalReport, StudentScores, WeaknessReport
+from engine.reports import FinalReport, PoolRow, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
-from engine.store import Evaluation, append_evaluation, samples_since
-from engine.task import load_task
+from engine.store import Evaluation, append_evaluation, read_rejections, samples_since
+from engine.task import draw_texts, load_task
 from student.audit import audit
 from student.card import render_card
 from student.checkpoint import (
@@ -57,6 +59,7 @@ from student.rounds import completed_rounds
 from student.rowcache import RowCache
 from student.slices import Vocabulary
 from student.trainer import Training, train
+from student.uncertainty import POOL_ROWS, least_sure, unasked
 
 AUDITED_ROWS = 50_000
 """That an audit looks at; it draws further."""
@@ -254,6 +257,7 @@ class Worker:
             changes=found.changes,
             intervals=card.intervals,
             calibration=card.calibration,
+            uncertain=self._uncertain(),
             hits="".join("01"[hit] for hit in found.hits.tolist()),
         )
         write_json(self._run.report(progress.round), report)
@@ -263,6 +267,20 @@ class Worker:
             *(progress.round, progress.num_train_rows, progress.epochs, progress.train_s),
             *(card.scores.macro_f1, card.loss),
         )
+
+    def _uncertain(self) -> tuple[PoolRow, ...] | None:
+        """For the next round, if the method asks about what this student is least sure of; () when all of the pool has been asked about."""
+        strategy, task, round = self._config.strategy, self._task, self.progress.round
+        if strategy.type != "pool" or strategy.pick != "uncertain" or task.pool is None:
+            return None
+        drawn = draw_texts(task.pool, POOL_ROWS, derive_seed(self._config.seed, round, "pool"))
+        refused = (row.text for row in read_rejections(self._run, pc.field("round") <= round))
+        learned = (row.text for row in self._cache.examples(range(len(self._cache))))
+        texts = unasked(drawn, chain(learned, refused, (row.text for rows in (task.validation, task.test) for row in rows)))
+        # Rows have to be labelled to be encoded; what is said here of the label is not looked at.
+        examples = [Example(text, task.seed[0].label) for text in texts]
+        mined = self._predict(examples, self._encode(examples), round) if examples else []
+        return least_sure([prediction.row for prediction in mined], strategy.rows_per_round)
 
     def _note_loss(self, loss: float) -> None:
         this = (loss, self.progress.round)

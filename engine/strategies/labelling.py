@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from engine.label_codes import label_codes, matching, starts
 from engine.parsing import parse_labels
@@ -22,7 +22,7 @@ from engine.records import Annotation, Candidate, Completion, Example, Rejection
 from engine.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller
+from engine.strategies.text_labeller import TextLabeller, together
 
 ONE = "labelling/label"
 SEVERAL = "labelling/batch"
@@ -33,8 +33,6 @@ MAX_FURTHER = 8
 """Calls about one text beyond the first. Each is two or three tokens behind a prompt that the server has in its cache."""
 MAX_MISSING = 0.5
 """Of a teacher's probability, on what is no label: with more, the labels' part of it says nothing."""
-
-T = TypeVar("T")
 
 
 class Labelled(NamedTuple):
@@ -73,7 +71,7 @@ class Labeller(TextLabeller[Labelled]):
 
     async def label(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
         if self._config.soft:
-            return await _together(self._weigh(place, text, ask) for place, text in enumerate(texts))
+            return await together(self._weigh(place, text, ask) for place, text in enumerate(texts))
         return await self._vote(texts, ask)
 
     def judge(self, candidate: Candidate, labelled: Labelled, asked: str | None = None) -> Candidate:
@@ -116,7 +114,7 @@ class Labeller(TextLabeller[Labelled]):
         if len(self._teachers) == 1:
             answer = await ask(prompt)
             return [Labelled(answer, label) for label in parse_labels(answer.text, count)]
-        answers = await _together(ask(replace(prompt, model=model, series="label")) for model in self._teachers)
+        answers = await together(ask(replace(prompt, model=model, series="label")) for model in self._teachers)
         voices = [parse_labels(answer.text, count) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
@@ -125,13 +123,13 @@ class Labeller(TextLabeller[Labelled]):
     async def _weigh(self, place: int, text: str, ask: Ask) -> Labelled:
         prompt = self._coded(text)
         named = [replace(prompt, model=model, series=f"label {place}") for model in self._teachers]
-        asked = await _together(self._spell(each, ask) for each in named)
+        asked = await together(self._spell(each, ask) for each in named)
         first = asked[0][0]
         found = [(model, soft) for model, answers in zip(self._teachers, asked, strict=True) if (soft := self._read(answers)) is not None]
         if not found:
             # Nobody shows probabilities (a scripted teacher, a rehearsal): labels, then, as they stand.
             return _counted(first, [self._spelt(answers[0]) for answers in asked])
-        temperatures = await _together(self._temperature(model, ask) for model, _ in found)
+        temperatures = await together(self._temperature(model, ask) for model, _ in found)
         probabilities = mean([temper(soft.probabilities, by) for (_, soft), by in zip(found, temperatures, strict=True)])
         agreement = max(probabilities)
         missing = max(soft.missing for _, soft in found)
@@ -150,7 +148,7 @@ class Labeller(TextLabeller[Labelled]):
                 break
             tried.update(further)
             prompts = [replace(prompt, code=self._form(start), series=f"{prompt.series} {start}") for start in further]
-            answers += await _together(map(ask, prompts))
+            answers += await together(map(ask, prompts))
         return answers
 
     def _coded(self, text: str) -> Prompt:
@@ -186,7 +184,7 @@ class Labeller(TextLabeller[Labelled]):
     async def _calibrate(self, model: str, ask: Ask) -> float:
         rows = self._task.seed if self._config.calibrate == "seed" else self._task.validation
         rows = draw_examples(rows, self._config.calibration_rows, self._prompter.seed, 0)
-        answers = await _together(self._spell(self._known_row(number, row, model), ask) for number, row in enumerate(rows))
+        answers = await together(self._spell(self._known_row(number, row, model), ask) for number, row in enumerate(rows))
         read = [(self._read(each), self._places[row.label]) for each, row in zip(answers, rows, strict=True)]
         known = [(soft.probabilities, place) for soft, place in read if soft is not None]
         return fit_temperature([probabilities for probabilities, _ in known], [place for _, place in known])
@@ -219,17 +217,3 @@ def _code_schema(codes: tuple[str, ...]) -> str:
 
 def _in_brackets(share: float | None) -> str:
     return "" if share is None else f" ({share:.2f})"
-
-
-async def _together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """All at once, begun in their order. The first error ends the others, and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_see_through(each)) for each in work]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-async def _see_through(work: Awaitable[T]) -> T:
-    return await work

@@ -15,7 +15,7 @@ from engine.parsing import Marks, parse_marks
 from engine.prompting import Opening, Prompter, mark_schema, marks_schema
 from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller
+from engine.strategies.text_labeller import TextLabeller, together
 
 ONE = "ner/labelling/label"
 SEVERAL = "ner/labelling/batch"
@@ -61,7 +61,7 @@ class Marker(TextLabeller[MarkedText]):
         if len(teachers) == 1:
             answers = [await ask(prompt)]
         else:
-            answers = [await ask(replace(prompt, model=model, series="mark")) for model in teachers]
+            answers = await together(ask(replace(prompt, model=model, series="mark")) for model in teachers)
         voices = [parse_marks(answer.text, texts, self._types, self._marking) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 

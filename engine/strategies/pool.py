@@ -1,25 +1,24 @@
 """Active learning: the teacher labels real texts out of the unlabelled pool, those that the student is least sure of.
 
-The report brings the uncertain rows; where it has none, or by `pick = "random"`, they are drawn. What is a row of validation or test is
-never asked about, so that no prompt shows one.
+The report brings the uncertain rows; where nobody looked for any, or by `pick = "random"`, they are drawn. What is a row of validation or
+test is never asked about, so that no prompt shows one.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from engine.errors import UserError
 from engine.gates import comparable
 from engine.prompting import Prompter
-from engine.records import Assignment, Candidate, Pool, TaskSpec
+from engine.records import Assignment, Candidate, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import PoolConfig
-from engine.task import pool_texts
+from engine.task import draw_texts
 
 SPARE = 2
 """Times as many rows are drawn as are asked about, as some may be empty, or of validation or test."""
@@ -66,7 +65,7 @@ class PoolLabelling:
     def _texts(self, round: int, report: WeaknessReport) -> tuple[str, Sequence[str]]:
         """How they were picked, and the round's texts."""
         count = self._config.rows_per_round
-        if self._config.pick == "uncertain" and report.uncertain:
+        if self._config.pick == "uncertain" and report.uncertain is not None:
             if self._uncertain[0] != round:
                 self._uncertain = round, [row.text for row in report.uncertain if self._may_be_shown(row.text)][:count]
             return "uncertain", self._uncertain[1]
@@ -74,15 +73,3 @@ class PoolLabelling:
 
     def _may_be_shown(self, text: str) -> bool:
         return bool(text.strip()) and comparable(text) not in self._held_out
-
-
-def draw_texts(pool: Pool, count: int, seed: int) -> list[str]:
-    """So many texts of the pool, or all, in an order drawn by the seed; in memory are no more."""
-    places = random.Random(f"{seed} pool").sample(range(pool.num_rows), min(count, pool.num_rows))
-    wanted = set(places)
-    found: dict[int, str] = {}
-    place = 0
-    for texts in pool_texts(pool):
-        found.update((place + offset, text) for offset, text in enumerate(texts) if place + offset in wanted)
-        place += len(texts)
-    return [found[place] for place in places if place in found]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from engine.records import Candidate
 from engine.strategies.strategy import Ask
 
+T = TypeVar("T")
 Said = TypeVar("Said")
 """What is known of one text."""
 
@@ -33,3 +35,17 @@ class TextLabeller(ABC, Generic[Said]):
         for place, labelled in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
             completed[place] = self.judge(candidates[place], labelled, asked)
         return tuple(completed)
+
+
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All at once, begun in their order. The first error ends the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_see_through(each)) for each in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _see_through(work: Awaitable[T]) -> T:
+    return await work

@@ -20,13 +20,15 @@ import student.diagnosis
 import student.trainer
 import student.worker
 from engine.cli import app
-from engine.config import RunConfig
+from engine.config import RunConfig, change_config
 from engine.errors import StoreError, UserError
 from engine.manifest import Manifest
-from engine.records import Finish
+from engine.records import Finish, Rejection, RejectionReason
 from engine.reports import Audit, FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.store import connect, read_rounds
+from engine.store.schemas import pack_rejections
+from engine.store.segments import write_segment
 from engine.summary import summarize
 from student.checkpoint import checkpoint_rounds, load_checkpoint
 from student.data import Rows, tokenise
@@ -34,7 +36,7 @@ from student.mined import MinedLog
 from student.rounds import completed_rounds
 from student.trainer import Training
 from student.worker import derive_seed, work
-from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_tokenizer
+from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_sample, make_tokenizer
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30)}
 
@@ -410,3 +412,29 @@ def test_a_run_is_a_page_and_a_value(undisturbed: RunDir, config: RunConfig, tmp
     value = json.loads(CliRunner().invoke(app, ["report", str(run.root), "--json"]).stdout)
     assert value["report"]["round"] == value["student"]["after"]["round"] == 2
     assert value["audit"]["copies"]["num_rows"] == 18
+
+
+def test_a_report_names_the_texts_of_the_pool_that_the_student_is_least_sure_of_and_nobody_asked_about(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    learned, refused, held_out = ROUNDS[1][0].text, "what was refused", make_rows(1, 100)[0].text
+    texts = [*(row.text for row in make_rows(2, 500)), learned, refused, held_out, " "]
+    pool.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    strategy = {"type": "pool", "rows_per_round": 6}
+    run = make_run(tmp_path / "run", change_config(config, {"strategy": strategy, "task.data.pool": str(pool)}))
+    origin = replace(make_sample(0, refused, "", 1).origin, round=1)
+    write_segment(run.table("rejections"), pack_rejections([Rejection("0-0", RejectionReason.UNCERTAIN, "", "", refused, "", origin)]))
+    script(run, rounds=1, best_round=1)
+    work(run)
+    for round, report in enumerate(reports(run)):
+        assert report.uncertain is not None
+        assert len(report.uncertain) == 6
+        confidences = [row.confidence for row in report.uncertain]
+        assert confidences == sorted(confidences)
+        unasked = {row.text for row in make_rows(2, 500)} | ({learned, refused} if round == 0 else set())
+        assert {row.text for row in report.uncertain} <= unasked
+
+
+def test_only_a_method_that_labels_a_pool_has_it_looked_at(undisturbed: RunDir) -> None:
+    assert {report.uncertain for report in reports(undisturbed)} == {None}

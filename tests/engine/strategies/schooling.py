@@ -91,7 +91,7 @@ def report_on(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
         num_train_rows=len(seen),
         train_s=0.0,
         epochs=1,
-        uncertain=tuple(PoolRow(f"pool row {number}", LABELS[0], 0.4) for number in range(8)) if round == 1 else (),
+        uncertain=tuple(PoolRow(f"pool row {number}", LABELS[0], 0.4) for number in range(8)) if round == 1 else None,
     )
 
 

@@ -83,5 +83,5 @@ def report_on_spans(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
             Weakness(f"boundary:{TYPES[1]}", TYPES[1:2], 1, 2, 0.1, ()),
             Weakness(f"type:{TYPES[2]}", TYPES[2:], 1, 2, 0.1, ()),
         ),
-        uncertain=tuple(PoolRow(f"scripted pool row {number}", "", 0.4) for number in range(8)) if round == 1 else (),
+        uncertain=tuple(PoolRow(f"scripted pool row {number}", "", 0.4) for number in range(8)) if round == 1 else None,
     )

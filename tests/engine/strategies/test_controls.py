@@ -22,7 +22,7 @@ from engine.reports import MinedRow, PoolRow, WeaknessReport
 from engine.strategies import STRATEGIES, Answer, Strategy, Written
 from engine.strategies.attributes import draw_profiles
 from engine.strategies.eda import split, vary
-from engine.strategies.pool import draw_texts
+from engine.task import draw_texts
 from engine.testing.teacher import fill
 from prompts import PromptLibrary
 from tests.engine.builders import make_report
@@ -178,8 +178,9 @@ def test_profiles_use_all_values_alike_and_leave_out_what_has_none() -> None:
 # The pool.
 
 
-def with_uncertain(texts: Sequence[str]) -> WeaknessReport:
-    return replace(make_report(), uncertain=tuple(PoolRow(text, LABELS[0], 0.4) for text in texts))
+def with_uncertain(texts: Sequence[str] | None) -> WeaknessReport:
+    rows = None if texts is None else tuple(PoolRow(text, LABELS[0], 0.4) for text in texts)
+    return replace(make_report(), uncertain=rows)
 
 
 async def test_uncertain_rows_are_labelled_in_their_order_and_keep_their_text(task: TaskSpec) -> None:
@@ -192,9 +193,9 @@ async def test_uncertain_rows_are_labelled_in_their_order_and_keep_their_text(ta
     assert {assignment.weakness for assignment in strategy.plan(1, report)} == {"uncertain"}
 
 
-@pytest.mark.parametrize(("pick", "uncertain"), [("random", ["sure"]), ("uncertain", [])])
+@pytest.mark.parametrize(("pick", "uncertain"), [("random", ["sure"]), ("uncertain", None)])
 async def test_rows_are_drawn_and_said_to_be_where_no_uncertain_ones_are_wanted_or_there(
-    task: TaskSpec, pick: str, uncertain: list[str]
+    task: TaskSpec, pick: str, uncertain: list[str] | None
 ) -> None:
     strategy, prompter = make_strategy("pool", task, pick=pick)
     shown: list[str] = []
@@ -205,6 +206,12 @@ async def test_rows_are_drawn_and_said_to_be_where_no_uncertain_ones_are_wanted_
         shown += [candidate.text for part in written for candidate in part.candidates]
     assert len(set(shown)) == len(shown) == 60  # the whole pool but for what is of validation and test
     assert not any(word in text for word in HELD_OUT for text in shown)
+
+
+def test_a_pool_of_which_all_has_been_asked_about_is_asked_about_no_more(task: TaskSpec) -> None:
+    strategy, _ = make_strategy("pool", task)
+    assert list(strategy.plan(2, with_uncertain([]))) == []
+    assert strategy.blocks(2, with_uncertain([])) == {"uncertain": 0}
 
 
 def test_the_same_seed_draws_the_same_rows(task: TaskSpec) -> None:
