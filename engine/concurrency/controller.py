@@ -21,18 +21,11 @@ Not knowable without metrics: whether a rise pays because the server had capacit
 from __future__ import annotations
 
 import math
-import statistics
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
-from engine.metrics import ServerGauges
+from engine.concurrency.observation import WAITING_LEAST, WAITING_SHARE, Observation, allowed_waiting, own_part
+from engine.concurrency.window import NOISE, Level, Phase, Window
 
-OBSERVE_S = 0.1
-"""Between two observations. An overload should be observed at once: until then every refusal makes room for the next."""
-READ_METRICS_S = 0.25
-"""Between two readings of the server's metrics, where they cost it little; observations between them come without."""
-READ_METRICS_AT_MOST_S = 0.5
-"""Where they cost it much: with fewer, the noise of a window could not be told."""
 RAMP_FACTOR = 2.0
 """From 16 to 2,000 are seven doublings; at 1.5 s each they leave time for the rest within 20 s."""
 DOUBLING_S = 0.75
@@ -47,22 +40,8 @@ UP_PAYS_BLIND = 0.35
 """Without metrics: answers that come in waves make a doubling look better than it is."""
 DOWN_COSTS = 0.06
 """A descent costs if the throughput loses this part of what it would in proportion. Less than UP_PAYS, or the two would fight."""
-SETTLE_S = 0.25
-"""With metrics: after the limit is reached, before measuring."""
-SETTLE_AT_MOST_S = 2.0
-"""With metrics: while the prompts of a rise still wait to be computed, measuring would find the stall and not the gain."""
-MEASURE_S = 0.75
-"""The shortest window: three observations, since a server reports by steps of up to 0.1 s."""
-NOISE = 0.03
-"""Relative standard error of a rate that is good enough to judge by."""
-MEASURE_AT_MOST_S = 8.0
-"""With metrics: a window goes on for so long if its rate is noisier than that."""
-TRIAL_S = 1.5
-"""The shortest window, with metrics, of a trial while holding: its differences are smaller."""
 HOLD_S = 4.0
 """Between trials: with two kinds of them, twice this and a measurement are within the 20 s in which a change should be followed."""
-ANSWER_SPREAD = 0.6
-"""Standard deviation of an answer's tokens over their mean; 20 to 400 evenly spread gives 0.52."""
 NEWS_WEIGHT = 0.3
 """Of a window in the mean that it is held against."""
 HARM = 0.05
@@ -71,9 +50,6 @@ FELL = 0.75
 """A throughput below this part of what it was, at the same limit: the capacity fell."""
 ROSE = 1.15
 """And above this: it rose."""
-WAITING_SHARE = 0.05
-"""Of those that run: as many may wait, so that a place that becomes free is filled within the step."""
-WAITING_LEAST = 2
 UNKNOWN_START = 1024
 """For a server of our own whose own bound is not known; as many as vLLM writes at once on large GPUs."""
 QUEUE_S = 1.0
@@ -88,16 +64,8 @@ OVERLOAD_CUT = 0.85
 """Of what the server had accepted: its bound moves with what others send."""
 REFUSED_S = 60.0
 """For so long no rise to where the server refused: a trial every few seconds would be refused every few seconds."""
-ALONE = 0.9
-"""A client with this share of the server's sequences has it to itself: reading and answers are never of quite the same moment."""
 USED = 0.8
 """In flight over limit; below this part the limit was not what held the client back."""
-RAMP_TURNOVER = 0.75
-"""Without metrics, a window of a ramp: more than a half, so that some of the new ones are among the answers, and no more, for speed."""
-FRESH = 0.8
-"""Part of the lasting throughput that answers show right after a doubling: half of what is in flight has only begun."""
-ANSWERS_LEAST = 16
-"""Without metrics, in a window."""
 TIMEOUT_SHARE = 0.05
 """Of all that ended; single answers may hang for reasons of their own."""
 THRASH_LEAST = 3
@@ -106,125 +74,6 @@ DOWN_EVERY = 4
 """Trials, of which the last is a descent: below the knee it costs throughput, where a rise costs only latency."""
 METRICS_LOST_S = 2.0
 """Without metrics for so long, the window goes by answers; until then the counter will cover the gap."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What happened at one endpoint since the last observation; all counts in sequences."""
-
-    at_s: float
-    """Monotonic."""
-    peak_in_flight: int
-    in_flight: int
-    has_backlog: bool
-    """Whether at any time requests waited for a permit: whether the limit was used."""
-    completed: int
-    completed_tokens: int
-    """Output tokens of those."""
-    overloads: int
-    """Answers with 429 or 503."""
-    timeouts: int
-    gauges: ServerGauges | None
-    """None: the server shows none, or they could not be read this time."""
-
-
-class Phase(Enum):
-    """What the controller is doing; see the module's docstring."""
-
-    RAMP = "ramp"
-    HOLD = "hold"
-    UP = "up"
-    DOWN = "down"
-    DRAIN = "drain"
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """A limit and what it brought, in tokens per second."""
-
-    limit: int
-    total_rate: float
-    """Of all clients together, as far as it is known: what a rise is judged by."""
-    own_rate: float
-    """What a descent is judged by: another client would keep the total up, and take all."""
-    noise: float
-    """Relative standard error of the rates."""
-
-
-@dataclass(slots=True)
-class _Window:
-    """One measurement, or the time before it in which the server settles: what is in flight has come down to the limit, and the prompts of
-    a rise are computed (by metrics), or a turnover has passed.
-    """
-
-    is_settling: bool
-    began_s: float
-    turnover: int
-    """In flight when it began."""
-    first: ServerGauges | None
-    first_s: float
-    is_fresh: bool = False
-    """Whether it began right after a rise."""
-    last: ServerGauges | None = None
-    last_s: float = 0.0
-    completed: int = 0
-    tokens: int = 0
-    share_sum: float = 0.0
-    kv_sum: float = 0.0
-    num_readings: int = 0
-    rates: list[float] = field(default_factory=list[float])
-    """Tokens per second from one reading to the next."""
-
-    @classmethod
-    def begin(cls, observation: Observation, *, is_settling: bool) -> _Window:
-        return cls(is_settling, observation.at_s, observation.in_flight, observation.gauges, observation.at_s)
-
-    def add(self, observation: Observation) -> None:
-        self.completed += observation.completed
-        self.tokens += observation.completed_tokens
-        if (gauges := observation.gauges) is None:
-            return
-        if self.first is None or gauges.generation_tokens < self.first.generation_tokens:
-            # The first reading, or the server started again.
-            self.first, self.first_s = gauges, observation.at_s
-        else:
-            before, before_s = (self.first, self.first_s) if self.last is None else (self.last, self.last_s)
-            self.rates.append((gauges.generation_tokens - before.generation_tokens) / max(observation.at_s - before_s, 1e-3))
-            self.last, self.last_s = gauges, observation.at_s
-        share = observation.in_flight / max(gauges.running + gauges.waiting, 1)
-        self.share_sum += 1.0 if share > ALONE else share
-        self.kv_sum += gauges.kv_cache_use
-        self.num_readings += 1
-
-    def is_over(self, observation: Observation, limit: int, phase: Phase, *, by_metrics: bool) -> bool:
-        elapsed_s = observation.at_s - self.began_s
-        if self.is_settling:
-            if observation.in_flight > limit:
-                return False
-            if not by_metrics:
-                return self.completed >= self.turnover
-            is_calm = observation.gauges is not None and observation.gauges.waiting <= _allowed_waiting(observation.gauges)
-            return elapsed_s >= (SETTLE_S if is_calm else SETTLE_AT_MOST_S)
-        if by_metrics:
-            measured_s = self.last_s - self.first_s if self.last is not None else 0.0
-            least_s = MEASURE_S if phase is Phase.RAMP else TRIAL_S
-            return measured_s >= least_s and (self.noise() <= NOISE or measured_s >= MEASURE_AT_MOST_S)
-        share = RAMP_TURNOVER if phase is Phase.RAMP else 1
-        return elapsed_s >= MEASURE_S and self.completed >= max(self.turnover * share, ANSWERS_LEAST)
-
-    def noise(self) -> float:
-        """Relative standard error of the server's own rate: sequences end in waves, and while prompts are computed nothing is written."""
-        if len(self.rates) < 2:
-            return 0.0
-        mean = statistics.fmean(self.rates)
-        return min(statistics.stdev(self.rates) / math.sqrt(len(self.rates)) / mean, 1.0) if mean > 0 else 1.0
-
-    def level(self, observation: Observation, limit: int, *, by_metrics: bool) -> _Level:
-        if by_metrics and self.first is not None and self.last is not None:
-            rate = (self.last.generation_tokens - self.first.generation_tokens) / (self.last_s - self.first_s)
-            return _Level(limit, rate, rate * self.share_sum / self.num_readings, self.noise())
-        rate = self.tokens / (observation.at_s - self.began_s) / (FRESH if self.is_fresh else 1)
-        return _Level(limit, rate, rate, ANSWER_SPREAD / math.sqrt(max(self.completed, 1)))
 
 
 class ConcurrencyController:
@@ -243,9 +92,9 @@ class ConcurrencyController:
         self.reason = "start"
         """Why the limit last changed, for people."""
         self.phase = Phase.RAMP
-        self._base: _Level | None = None
+        self._base: Level | None = None
         """What the next measurement is compared with."""
-        self._window: _Window | None = None
+        self._window: Window | None = None
         self._is_second_look = False
         """Whether the rise has been measured once already, and seemed not to pay."""
         self._has_paid = False
@@ -308,11 +157,11 @@ class ConcurrencyController:
         gauges = observation.gauges
         if gauges is not None:
             self._metrics_at_s = observation.at_s
-            own_part = _own_part(observation, gauges)
-            self._own_part = max(own_part, _mix(self._own_part, own_part))
+            part = own_part(observation, gauges)
+            self._own_part = max(part, _mix(self._own_part, part))
             self._preempted += max(gauges.preemptions - (gauges.preemptions if self._preemptions is None else self._preemptions), 0)
             self._preemptions = gauges.preemptions
-            if gauges.waiting <= _allowed_waiting(gauges) or not self._heeds_queue:
+            if gauges.waiting <= allowed_waiting(gauges) or not self._heeds_queue:
                 self._queue_since_s = None
             elif self._queue_since_s is None:
                 self._queue_since_s = observation.at_s
@@ -338,7 +187,7 @@ class ConcurrencyController:
         if self._preempted >= THRASH_LEAST and self._preempted > THRASH_SHARE * max(self._answers, gauges.running / 4):
             return self._cut_to(self._own_part * THRASH_CUT, "the server's memory is full", observation)
         if self._queue_since_s is not None and observation.at_s - self._queue_since_s >= QUEUE_S:
-            return self._cut_to(self._own_part + _allowed_waiting(gauges) / 2, "requests wait at the server", observation)
+            return self._cut_to(self._own_part + allowed_waiting(gauges) / 2, "requests wait at the server", observation)
         return False
 
     def _cut_to(self, limit: float, reason: str, observation: Observation) -> bool:
@@ -367,14 +216,14 @@ class ConcurrencyController:
     def _measure(self, observation: Observation) -> None:
         if self._window is None:
             is_fresh = self.phase is Phase.RAMP and self._base is not None and not self._by_metrics
-            self._window = _Window.begin(observation, is_settling=not is_fresh)
+            self._window = Window.begin(observation, is_settling=not is_fresh)
             self._window.is_fresh = is_fresh
             return
         window = self._window
         window.add(observation)
         if not window.is_over(observation, self.limit, self.phase, by_metrics=self._by_metrics):
             return
-        self._window = _Window.begin(observation, is_settling=False)
+        self._window = Window.begin(observation, is_settling=False)
         if window.is_settling:
             return
         self._preempted = self._answers = 0
@@ -389,7 +238,7 @@ class ConcurrencyController:
             case _:
                 self._compare(base, level, observation)
 
-    def _judge_rise(self, low: _Level | None, high: _Level, observation: Observation) -> None:
+    def _judge_rise(self, low: Level | None, high: Level, observation: Observation) -> None:
         if low is None:
             self._rise(RAMP_FACTOR, Phase.RAMP, observation)
             return
@@ -416,7 +265,7 @@ class ConcurrencyController:
         else:
             self._hold(low.limit * (gain * HEADROOM if gain > 1 else 1), reason)
 
-    def _judge_descent(self, high: _Level | None, low: _Level) -> None:
+    def _judge_descent(self, high: Level | None, low: Level) -> None:
         if high is None:
             self._hold(self.limit, self.reason)
             return
@@ -428,7 +277,7 @@ class ConcurrencyController:
         else:
             self._hold(min(high.limit, low.limit * gain * HEADROOM), f"{low.limit} in flight bring less than {high.limit}")
 
-    def _compare(self, before: _Level | None, now: _Level, observation: Observation) -> None:
+    def _compare(self, before: Level | None, now: Level, observation: Observation) -> None:
         if self._held_since_s is None or before is None:
             self._held_since_s = observation.at_s
             return
@@ -506,13 +355,3 @@ class ConcurrencyController:
 
 def _mix(before: float, now: float) -> float:
     return before + (now - before) * NEWS_WEIGHT
-
-
-def _allowed_waiting(gauges: ServerGauges) -> int:
-    return max(WAITING_LEAST, round(gauges.running * WAITING_SHARE))
-
-
-def _own_part(observation: Observation, gauges: ServerGauges) -> float:
-    """Of the running sequences: those that the others leave, and at least half, or whoever queues more would take all."""
-    others = max(gauges.running + gauges.waiting - observation.in_flight, 0)
-    return max(gauges.running - others, gauges.running / 2)
