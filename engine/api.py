@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import msgspec
+import uvloop
 from rich.console import Console
 
 from engine.bulk import BulkSummary, check_method, generate_rows
@@ -124,13 +125,13 @@ def check_teacher(config: TeacherConfig, on_notice: Callable[[str], None] = igno
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Where an event loop runs already, as in a notebook, it gets one of its own in a thread; interrupting the caller
-    stops it there, and waits until it has cleaned up.
+    """The result of `work`, on uvloop as of a command. Where an event loop runs already, as in a notebook, it gets one of its own in a
+    thread; interrupting the caller stops it there, and waits until it has cleaned up.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return uvloop.run(work)
     started: Future[Callable[[], None]] = Future()
     done: Future[T] = Future()
 
@@ -142,7 +143,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
     def run() -> None:
         try:
-            done.set_result(asyncio.run(cancellable()))
+            done.set_result(uvloop.run(cancellable()))
         except BaseException as error:
             done.set_exception(error)
 

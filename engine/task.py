@@ -100,7 +100,6 @@ def pool_texts(pool: Pool) -> Iterator[list[str]]:
             yield [text or "" for text in batch.column(0).to_pylist()]
 
 
-
 def draw_texts(pool: Pool, count: int, seed: int) -> list[str]:
     """So many texts of the pool, or all, in an order drawn by the seed; in memory are no more."""
     places = random.Random(f"{seed} pool").sample(range(pool.num_rows), min(count, pool.num_rows))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import engine
 from engine import api
@@ -120,3 +121,33 @@ async def test_interrupting_the_caller_stops_the_work_and_waits_for_it() -> None
     with interrupts_raised(), pytest.raises(KeyboardInterrupt):
         run_to_end(work())
     assert ended.is_set()
+
+
+async def test_the_work_runs_on_uvloop_as_that_of_the_commands_does() -> None:
+    async def loop_of_the_work() -> object:
+        return asyncio.get_running_loop()
+
+    assert isinstance(run_to_end(loop_of_the_work()), uvloop.Loop)  # beside a loop, in a thread
+    assert isinstance(await asyncio.to_thread(lambda: run_to_end(loop_of_the_work())), uvloop.Loop)  # where none runs
+
+
+async def test_interrupting_without_a_running_loop_cancels_the_work() -> None:
+    program = """
+import asyncio, os, signal
+from engine.api import run_to_end
+
+async def work():
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("cleaned up")
+
+try:
+    run_to_end(work())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert output.decode().split("\n")[:2] == ["cleaned up", "interrupted"]
