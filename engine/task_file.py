@@ -90,7 +90,7 @@ def render_task_file(draft: TaskDraft) -> str:
         "# The labels, as they stand in the data. A sentence on each is worth a lot: the teacher knows of a label what stands here.",
     ]
     for label in draft.labels:
-        lines += ["[[task.labels]]", f"name = {_value(label.name)}", f"description = {_value(label.description)}", ""]
+        lines += ["[[task.labels]]", f"name = {render_value(label.name)}", f"description = {render_value(label.description)}", ""]
     method = METHODS[str(draft.strategy["type"])]
     sections: tuple[tuple[str, type[BaseModel], Mapping[str, Any]], ...] = (
         ("teacher", TeacherConfig, draft.teacher),
@@ -110,12 +110,12 @@ def _keys(section: type[BaseModel], values: Mapping[str, Any], offered: Sequence
     notes = {**_PLAIN, **key_notes(section)}
     for name, value in values.items():
         yield from _comment(notes.get(name, ""), section, name)
-        yield f"{name} = {_value(value)}"
+        yield f"{name} = {render_value(value)}"
     for name in offered:
         if name in section.model_fields and name not in values:
             yield from _comment(notes.get(name, ""), None, name)
             default = section.model_fields[name].default
-            yield f"# {name} = {_value(default)}" if default is not None else f"# {name} ="
+            yield f"# {name} = {render_value(default)}" if default is not None else f"# {name} ="
 
 
 def _comment(note: str, section: type[BaseModel] | None, name: str) -> Iterator[str]:
@@ -123,12 +123,12 @@ def _comment(note: str, section: type[BaseModel] | None, name: str) -> Iterator[
     default = ""
     if section is not None and name != "type" and not section.model_fields[name].is_required():
         value = section.model_fields[name].default
-        default = f"Default: {_value(value) if value is not None else 'none'}."
+        default = f"Default: {render_value(value) if value is not None else 'none'}."
     if text := " ".join(part for part in (note, default) if part):
         yield from textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False)
 
 
-def _value(value: Any) -> str:
+def render_value(value: Any) -> str:
     """As TOML, in one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -136,7 +136,7 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, str | Path | Enum):
         return _string(str(value))
-    return f"[{', '.join(map(_value, value))}]"
+    return f"[{', '.join(map(render_value, value))}]"
 
 
 def _string(value: str) -> str:

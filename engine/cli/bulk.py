@@ -29,7 +29,7 @@ from engine.rundir import RunDir
 from engine.store import read_rounds
 
 TaskFile = Annotated[Path, typer.Argument(help="TOML file of a task: its task, teacher, sampling and gates.", metavar="TASK")]
-Endpoint = Annotated[list[str] | None, typer.Option(help="Use a server that already runs; several share the work.")]
+Endpoint = Annotated[list[str] | None, typer.Option(help="Use a server that already runs; several share the work.", metavar="URL")]
 
 
 def generate(

@@ -20,13 +20,11 @@ from engine.rundir import RunDir
 def compare(
     places: Annotated[
         list[Path],
-        typer.Argument(
-            help="Two or more runs; or two students (or runs) A and B, and labelled rows DATA.", metavar="RUN RUN ... | A B DATA"
-        ),
+        typer.Argument(help="Two or more runs; or two students (or runs) A and B, and labelled rows DATA.", metavar="RUN RUN | A B DATA"),
     ],
     first_backend: BackendOption = "torch",
     second_backend: BackendOption = "torch",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts computed at once.")] = 64,
     as_html: HtmlOption = False,
     out: Annotated[Path | None, typer.Option(help="With --html: the file to write, comparison.html if not given.", metavar="FILE")] = None,
     as_json: Json = False,

@@ -90,17 +90,19 @@ def init(
     validation: Annotated[Path | None, typer.Option(help="Labelled rows that score the student; cut out of --data if not given.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled rows for the end; cut out of --data if not given.")] = None,
     pool: Annotated[Path | None, typer.Option(help="Texts without labels, if you have any.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the texts; guessed if not given.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels; guessed if not given.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the texts; guessed if not given.", metavar="NAME")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels; guessed if not given.", metavar="NAME")] = None,
     describe: Annotated[
         list[str] | None, typer.Option(help="What belongs to a label, for the teacher; may be repeated.", metavar="LABEL=TEXT")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Folder of a model, or its id on a hub.", metavar="MODEL")] = None,
-    endpoint: Annotated[list[str] | None, typer.Option(help="A server that runs already and serves the teacher.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="The student: minilm, a folder, or the id of an encoder on a hub.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="A server that runs already and serves the teacher.", metavar="URL")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The student: minilm, a folder, or the id of an encoder on a hub.", metavar="MODEL")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.", metavar="METHOD")] = None,
     rows_per_round: Annotated[int | None, typer.Option(min=1, help="Rows that the teacher is asked for in a round.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run; that of FILE if not given.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; that of FILE if not given.", metavar="NAME")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all random choices, the split of the data among them.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
     as_json: Json = False,

@@ -20,7 +20,9 @@ def replay(
     where: Annotated[
         str | None, typer.Option(help="SQL condition over rejections or calls; without it all that could end otherwise.", metavar="SQL")
     ] = None,
-    endpoint: Annotated[list[str] | None, typer.Option(help="Ask a server that already runs; several share the work.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Ask a server that already runs; several share the work.", metavar="URL")
+    ] = None,
     settings: Settings = None,
     ask: Annotated[bool, typer.Option(help="Ask the teacher for rows that were never written, or only judge rejected ones.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be judged and asked; write nothing.")] = False,

@@ -24,7 +24,8 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs, and nothing else, on standard output.")]
 HtmlOption = Annotated[bool, typer.Option("--html", help="Write a page for a browser instead: one file, which opens offline.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE instead of the file's, e.g. --set strategy.rounds=2; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", help="Instead of what the file says, e.g. --set strategy.rounds=2; may be repeated.", metavar="KEY=VALUE"),
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, e.g. runs/quickstart.", metavar="RUN")]
 

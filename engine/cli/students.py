@@ -38,7 +38,7 @@ Student = Annotated[Path, typer.Argument(help="Folder of a trained student, or o
 BackendOption = Annotated[
     Literal["torch", "onnx", "onnx-int8"], typer.Option(help="What computes; the ONNX ones want a folder of `reflux export-student`.")
 ]
-TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column with the texts.")]
+TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column with the texts.", metavar="NAME")]
 
 LONG_S = 5.0
 """After which a person would like to hear how fast it went."""
@@ -54,7 +54,7 @@ def evaluate(
         ),
     ],
     backend: BackendOption = "torch",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts computed at once.")] = 64,
     as_json: Json = False,
 ) -> None:
     """Score a student on labelled rows, and say how sure the scores are.
@@ -74,7 +74,9 @@ def evaluate(
 
 def predict(
     model: Student,
-    data: Annotated[Path, typer.Argument(help="Texts: .jsonl, .csv or .parquet, the folder of a dataset, or - for standard input.")],
+    data: Annotated[
+        Path, typer.Argument(help="Texts: .jsonl, .csv or .parquet, the folder of a dataset, or - for standard input.", metavar="DATA")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File to write: .jsonl, .csv or .parquet; JSON lines on standard output if not given.")
     ] = None,
@@ -84,7 +86,7 @@ def predict(
     stdin_format: Annotated[
         Literal["lines", "jsonl"], typer.Option(help="What comes on standard input: a text a line, or JSON lines.")
     ] = "lines",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts computed at once.")] = 64,
 ) -> None:
     """Label texts, or mark their spans; there may be more than memory holds. Other columns are kept; standard input is answered line by
     line.

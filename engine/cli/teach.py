@@ -30,7 +30,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's seed.")] = None,
     endpoint: Annotated[
-        list[str] | None, typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1; several share the work.")
+        list[str] | None,
+        typer.Option(help="Use a server that already runs, e.g. http://127.0.0.1:8000/v1; several share the work.", metavar="URL"),
     ] = None,
     settings: Settings = None,
     again: Annotated[bool, typer.Option("--again", help="Set a finished or different run aside (NAME.1, …) and start anew.")] = False,

@@ -153,4 +153,4 @@ def test_a_finished_run_that_was_pruned_is_still_told(run: RunDir) -> None:
 
 @pytest.mark.parametrize("command", ["runs", "export", "prune"])
 def test_every_command_shows_an_example(command: str) -> None:
-    assert f"Example: reflux {command}" in call(command, "--help").output
+    assert f"Example:\n  reflux {command}" in call(command, "--help").output
