@@ -16,6 +16,9 @@ Mining: TypeAlias = Literal["out_of_fold", "train", "held_out", "none"]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    is_judged_by_last_round: ClassVar[bool] = False
+    """Whether out of fold only the rows of the last round are mined, and not also earlier ones where it has few of a kind."""
+
 
 class _Method(_Section):
     rounds: int = Field(default=10, ge=1)
@@ -61,9 +64,12 @@ class PgkdConfig(_Sighted):
 class EvokdConfig(_Sighted):
     """EvoKD (Liu et al., LREC-COLING 2024, arXiv 2403.06414): weakness analysis, texts, labels, each a turn of its own.
 
-    The student is judged by rows that it had not learned yet, which is what `mining = "out_of_fold"` means. Its published way of learning,
-    a batch several times with a review now and then, is the student's: `weights = "continue"`, `update = "incremental"`, `replay_every`.
+    The student is judged by the last round's rows before it learns them, which is what `mining = "out_of_fold"` means. Its published way of
+    learning, a batch several times (`epochs`) with a review now and then, is the student's: `weights = "continue"`, `update =
+    "incremental"`, `replay_every`. With these +Init is left behind as published, too; by default its rows stay among those learned.
     """
+
+    is_judged_by_last_round: ClassVar[bool] = True
 
     type: Literal["evokd"] = "evokd"
     patience: int | None = Field(default=None, ge=1)

@@ -36,6 +36,11 @@ class MinedLog:
         """By the students that had learned most: at least as many of each kind as are wanted, where there are so many."""
         return [*self._kinds[True], *self._kinds[False]]
 
+    def of(self, round: int) -> list[Mined]:
+        """What was said of the rows of one round when they were new; none where it predicted none."""
+        path = self._path(round)
+        return [mined for mined in read_json(path, list[Mined]) if mined.round == round] if path.exists() else []
+
     def read(self, round: int, most: int) -> list[Mined]:
         """The latest prediction of each row, by the order of rounds up to this one; of the newest that come to `most` rows."""
         latest: dict[tuple[int, str], Mined] = {}

@@ -219,7 +219,7 @@ class Worker:
         append_evaluation(self._run, self._evaluation(card, progress.round, "validation", progress))
         match strategy.mining:
             case "out_of_fold":
-                predictions = self._mined.newest
+                predictions = self._mined.of(progress.round) if strategy.is_judged_by_last_round else self._mined.newest
             case "train":
                 is_full = self._config.student.update == "full" or progress.round == 0
                 learned = range(len(self._cache)) if is_full else self._lesson(progress.round, 1)
@@ -305,7 +305,7 @@ class Worker:
 
     def _renew(self, round: int) -> list[Mined]:
         """Predictions that have become old, made again by a stand-in for the student; it learns half of what this round learns at most."""
-        if self._cache.first_of(round) > RENEWED_ROWS:
+        if self._cache.first_of(round) > RENEWED_ROWS or self._config.strategy.is_judged_by_last_round:
             return []
         is_full = self._config.student.update == "full"
         budget = (len(self._cache) if is_full else len(self._updated)) // 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,16 +67,15 @@ async def serve(folder: Path, endpoint: str | None, tell: Callable[[str], None])
 
 
 class Campaign:
-    """Runs in `folder`, each of `teacher_tokens`; `settings` are further ones of all, by dotted key."""
+    """Runs in `folder`, each of `teacher_tokens`. Another `student` than the worker learns its seed rows by itself."""
 
-    def __init__(
-        self, folder: Path, teacher_tokens: int, endpoint: Endpoint, console: Console, settings: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, teacher_tokens: int, endpoint: Endpoint, console: Console, student: tuple[str, ...] = WORKER) -> None:
         self._folder = folder
         self._tokens = teacher_tokens
         self._endpoint = endpoint
         self._console = console
-        self._settings = {"teacher.endpoint": endpoint.base_url, **(settings or {})}
+        self._student = student
+        self._settings = {"teacher.endpoint": endpoint.base_url}
         self._seed_students: dict[tuple[TaskName, int], asyncio.Lock] = {}
 
     async def carry_out(self, pieces: Sequence[Piece], jobs: int) -> list[str]:
@@ -106,17 +105,21 @@ class Campaign:
     async def _run(self, piece: Piece, run: RunDir, is_alone: bool) -> None:
         pool = await asyncio.to_thread(self._pool, piece)
         config = config_of(piece.method, piece.task, piece.seed, self._tokens, pool, self._settings)
-        first = RunDir(self._folder / f"{piece.task}-seed-{piece.seed}")
-        async with self._seed_students.setdefault((piece.task, piece.seed), asyncio.Lock()):
-            await seed_student.make(config_of("pgkd", piece.task, piece.seed, self._tokens, more=self._settings), first)
-        await asyncio.to_thread(seed_student.give, first, run)
+        if self._student == WORKER:
+            await self._give_seed_student(piece, run)
         spec = await asyncio.to_thread(prepare, config)
         before = await self._gauges() if is_alone else None
-        await run_loop(config, spec, run, Silent(), WORKER)
+        await run_loop(config, spec, run, Silent(), self._student)
         if before is not None and (after := await self._gauges()) is not None:
             queried = after.prefix_cache_queries - before.prefix_cache_queries
             write_json(run.root / CACHED, Cached(queried, after.prefix_cache_hits - before.prefix_cache_hits))
         await asyncio.to_thread(prune, run, [part for part in Part if part is not Part.CHECKPOINTS])
+
+    async def _give_seed_student(self, piece: Piece, run: RunDir) -> None:
+        first = RunDir(self._folder / f"{piece.task}-seed-{piece.seed}")
+        async with self._seed_students.setdefault((piece.task, piece.seed), asyncio.Lock()):
+            await seed_student.make(config_of("pgkd", piece.task, piece.seed, self._tokens, more=self._settings), first)
+        await asyncio.to_thread(seed_student.give, first, run)
 
     def _pool(self, piece: Piece) -> Path | None:
         """The seed split but for the rows that this seed draws, as texts without labels."""

@@ -438,3 +438,13 @@ def test_a_report_names_the_texts_of_the_pool_that_the_student_is_least_sure_of_
 
 def test_only_a_method_that_labels_a_pool_has_it_looked_at(undisturbed: RunDir) -> None:
     assert {report.uncertain for report in reports(undisturbed)} == {None}
+
+
+def test_evokd_is_shown_the_last_batch_as_it_was_before_it_was_learned_and_nothing_older(tmp_path: Path, config: RunConfig) -> None:
+    run = make_run(tmp_path / "run", change_config(config, {"strategy": {"type": "evokd"}}))
+    work(script(run))
+    for round, report in enumerate(reports(run)):
+        batch = {row.text for row in ROUNDS[round]} if round else {row.text for row in make_rows(2)}
+        assert {row.text for row in (*report.right, *report.wrong)} == batch
+    learned = {mined.learned for round in range(4) for mined in MinedLog(run.student / "mined", 0, 0).of(round)}
+    assert learned == {3, 6, 12, 21}, "by students of other seed rows, of the seed, and of the rounds before"
