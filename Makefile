@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-structured bench-dashboard docs lock methods teacher torture
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -73,6 +73,9 @@ bench-dashboard: .venv/ready ## what watching costs a run
 
 methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (about an hour on 2 cores; resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods --jobs 2
+
+bench-bulk: .venv/ready ## a million rows in bulk, killed three times on the way (about ten minutes)
+	$(BIN)/python -m benchmarks.bulk
 
 docs: .venv/ready ## remake docs/reference from the code
 	$(BIN)/python -m engine.reference

@@ -168,22 +168,26 @@ async def _write_rows(config: RunConfig, task: TaskSpec, run: RunDir, rows: int,
         return quotas[0]
 
     async with teacher_alone(config, task, run, manifest, progress, make) as solo:
+        # Read once, and kept: read again after each round, they would take longer the more rounds there are.
+        rounds = await asyncio.to_thread(read_rounds, run)
+        there = await asyncio.to_thread(count_labels, run, 0, solo.last_round)
         while True:
-            wanted = await asyncio.to_thread(_settle, run, rows, num_open=solo.generation.num_open)
-            lacking = _lacking(task, await asyncio.to_thread(count_labels, run), wanted)
+            wanted = await asyncio.to_thread(_settle, run, rows, solo.last_round, num_open=solo.generation.num_open)
+            lacking = _lacking(task, there, wanted)
             quotas[0].want(lacking)
-            reason = reason_to_stop(wanted, sum(lacking.values()), read_rounds(run)) or solo.generation.budget.reason_to_stop()
+            reason = reason_to_stop(wanted, sum(lacking.values()), rounds) or solo.generation.budget.reason_to_stop()
             if reason is not None:
                 break
-            await solo.ask_next_round()
+            rounds.append(await solo.ask_next_round())
+            there += await asyncio.to_thread(count_labels, run, solo.last_round - 1, solo.last_round)
         write_json(run.finish, Finish(best_round=0, rounds=solo.last_round, reason=reason))
 
 
-def _settle(run: RunDir, rows: int, *, num_open: int) -> int:
+def _settle(run: RunDir, rows: int, last_round: int, *, num_open: int) -> int:
     """How many rows are wanted from now on: of a round that was begun before, as many as then."""
     before = purpose_of(run)
     assert before is not None
-    if before.rows != rows and (num_open or _has_calls_past(run, _last_round(run))):
+    if before.rows != rows and (num_open or _has_calls_past(run, last_round)):
         return before.rows
     if before.rows != rows:
         write_json(run.purpose, Purpose("generate", rows))
@@ -195,12 +199,12 @@ def _lacking(task: TaskSpec, there: Mapping[str, int], rows: int) -> dict[str, i
     return {label: max(0, count - there.get(label, 0)) for label, count in shares(task.label_names, rows).items()}
 
 
-def count_labels(run: RunDir) -> Counter[str]:
-    """Of the rows of complete rounds; reads a run that is larger than memory."""
+def count_labels(run: RunDir, after: int, last: int) -> Counter[str]:
+    """Of the rows of the rounds past `after`, up to `last`; reads a run that is larger than memory."""
     counts = Counter[str]()
-    is_complete = pc.field("round") <= _last_round(run)
+    is_counted = (pc.field("round") > after) & (pc.field("round") <= last)
     samples = open_table(run.table("samples"), SCHEMAS["samples"])
-    for batch in samples.to_batches(columns=["label"], filter=is_complete, batch_readahead=1, fragment_readahead=1):
+    for batch in samples.to_batches(columns=["label"], filter=is_counted, batch_readahead=1, fragment_readahead=1):
         for found in pc.call_function("value_counts", [batch.column(0)]).to_pylist():
             counts[unescape(found["values"])] += found["counts"]
     return counts
@@ -210,15 +214,11 @@ def _has_calls_past(run: RunDir, round: int) -> bool:
     return open_table(run.table("calls"), SCHEMAS["calls"]).count_rows(filter=pc.field("round") > round) > 0
 
 
-def _last_round(run: RunDir) -> int:
-    return max((record.round for record in read_rounds(run)), default=0)
-
-
 def summarize_bulk(task: TaskSpec, run: RunDir) -> BulkSummary:
     """Of a run that has finished."""
     purpose, totals = purpose_of(run), Totals.of(read_rounds(run))
     assert purpose is not None
-    classes = count_labels(run)
+    classes = count_labels(run, 0, totals.rounds)
     return BulkSummary(
         run=str(run.root),
         is_reached=not any(_lacking(task, classes, purpose.rows).values()),
