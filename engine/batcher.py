@@ -260,28 +260,38 @@ class Batcher:
     async def _send(self, sending: _Sending) -> None:
         sending.is_begun = True
         lane, entries = sending.lane, sending.entries
+        completions: list[Completion] = []
+        error: TeacherError | RefluxError | None = None
         try:
-            result = await self._attempt(lane, entries)
-        except BaseException:
+            for ceiling in self._ceilings:
+                await ceiling.acquire()
+            sent = self._note_sent(lane, entries)
+            try:
+                completions = await lane.teacher.complete([entry.request for entry in entries])
+            except (TeacherError, RefluxError) as caught:
+                error = caught
+                latency_s = time.perf_counter() - sent
+                for entry in entries:
+                    entry.latency_s = latency_s
+            finally:
+                lane.returned(len(entries))
+                self._in_flight -= len(entries)
+        finally:
             lane.taken -= len(entries)
-            self._dispatch()
-            raise
-        lane.taken -= len(entries)
-        if isinstance(result, RefluxError):
-            self._lanes.lose(lane, result)
+            self._dispatch()  # once what follows here has come to where it waits
+        if isinstance(error, RefluxError):
+            self._lanes.lose(lane, error)
             self._return(self._take_back(sending))
-        elif isinstance(result, TeacherError):
-            await self._refused(sending, result)
+        elif error is not None:
+            await self._refused(sending, error)
         else:
-            self._dispatch()
-            lane.answered(result)
+            lane.answered(completions)
             if entries[0].refused_by is lane:
                 lane.takes_draws = False
-            await self._end(sending, list(zip(entries, result, strict=True)))
+            await self._end(sending, list(zip(entries, completions, strict=True)))
 
-    async def _attempt(self, lane: Lane, entries: list[_Entry]) -> list[Completion] | TeacherError | RefluxError:
-        for ceiling in self._ceilings:
-            await ceiling.acquire()
+    def _note_sent(self, lane: Lane, entries: list[_Entry]) -> float:
+        """The moment, by the clock that latencies are measured with."""
         count = len(entries)
         self._posts += 1
         self._sent += count
@@ -289,24 +299,14 @@ class Batcher:
         self._in_flight += count
         if self._in_flight > self._peak_in_flight:
             self._peak_in_flight = self._in_flight
-        now, sent = time.time(), time.perf_counter()
+        now = time.time()
         for entry in entries:
             entry.attempts += 1
             if entry.started_at:
                 self._retried += 1
             else:
                 entry.started_at = now
-        try:
-            completions = await lane.teacher.complete([entry.request for entry in entries])
-        except (TeacherError, RefluxError) as error:
-            latency_s = time.perf_counter() - sent
-            for entry in entries:
-                entry.latency_s = latency_s
-            return error
-        finally:
-            lane.returned(count)
-            self._in_flight -= count
-        return completions
+        return time.perf_counter()
 
     def _take_back(self, sending: _Sending) -> list[_Entry]:
         """Those of the draws that somebody still wants."""

@@ -13,9 +13,9 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -84,7 +84,10 @@ class HttpClient:
         self._heads: dict[tuple[str, str], bytes] = {}
         self._idle: deque[_Connection] = deque()
         """The one used last at the end."""
-        self._busy: set[_Connection] = set()
+        self._busy: dict[_Connection, float] = {}
+        """When each runs out of time, by the loop's clock: all are granted as long, so the first that began comes first."""
+        self._alarm: asyncio.TimerHandle | None = None
+        """For the first of them, or one that came before it: a timer for each request would cost 7 of the client's 60 microseconds."""
         self._is_closed = False
 
     async def __aenter__(self) -> HttpClient:
@@ -101,9 +104,9 @@ class HttpClient:
     async def get(self, path: str) -> Reply:
         return await self._exchange(self._head("GET", path) + b"\r\n")
 
-    async def post(self, path: str, body: bytes) -> Reply:
+    def post(self, path: str, body: bytes) -> Coroutine[Any, Any, Reply]:
         """`body` is JSON; `path` goes behind the base URL's."""
-        return await self._exchange(
+        return self._exchange(
             b"%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (self._head("POST", path), len(body), body)
         )
 
@@ -113,6 +116,9 @@ class HttpClient:
         for connection in (*self._idle, *self._busy):
             connection.close()
         self._idle.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def _head(self, method: str, path: str) -> bytes:
         head = self._heads.get((method, path))
@@ -122,15 +128,33 @@ class HttpClient:
 
     async def _exchange(self, request: bytes) -> Reply:
         connection = self._take_idle() or await self._connect()
-        self._busy.add(connection)
+        loop = asyncio.get_running_loop()
+        self._busy[connection] = deadline_s = loop.time() + self._limits.total_s
+        if self._alarm is None:
+            self._alarm = loop.call_at(deadline_s, self._time_out)
         try:
-            return await connection.exchange(request, self._limits)
+            return await connection.begin(request, self._limits.stall_s)
+        except BaseException:
+            connection.abort()
+            raise
         finally:
-            self._busy.discard(connection)
+            del self._busy[connection]
+            connection.end()
             if connection.is_reusable:
                 self._keep(connection)
             else:
                 connection.abort()
+
+    def _time_out(self) -> None:
+        """Those whose time is over; then wait for the next."""
+        self._alarm = None
+        loop = asyncio.get_running_loop()
+        for connection, deadline_s in self._busy.items():
+            # uvloop's timers count whole milliseconds and may come a little early.
+            if deadline_s > loop.time() + 0.001:
+                self._alarm = loop.call_at(deadline_s, self._time_out)
+                return
+            connection.time_out(f"no answer within {self._limits.total_s:g} s")
 
     def _keep(self, connection: _Connection) -> None:
         now = connection.idle_since = time.monotonic()
@@ -185,27 +209,22 @@ class _Connection(asyncio.Protocol):
     def is_reusable(self) -> bool:
         return self.is_open and self._is_kept_alive and self._reply is None
 
-    async def exchange(self, request: bytes, limits: Limits) -> Reply:
+    def begin(self, request: bytes, stall_s: float) -> asyncio.Future[Reply]:
+        """Send it; the reply comes in the future. Then call `end`, and `abort` before if it has not come."""
         if not self.is_open:
             raise DroppedError("the server closed the connection")
-        loop = asyncio.get_running_loop()
-        reply = self._reply = loop.create_future()
-        self._stall_s = limits.stall_s
+        reply = self._reply = asyncio.get_running_loop().create_future()
+        self._stall_s = stall_s
         self._size = 0
         self._has_begun = self._has_headers = False
         self._transport.write(request)
-        timer = loop.call_later(limits.total_s, self._time_out, f"no answer within {limits.total_s:g} s")
-        try:
-            return await reply
-        except BaseException:
-            self.abort()
-            raise
-        finally:
-            timer.cancel()
-            if self._stall is not None:
-                self._stall.cancel()
-                self._stall = None
-            self._reply = None
+        return reply
+
+    def end(self) -> None:
+        self._reply = None
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def close(self) -> None:
         self._fail(DroppedError("the connection was closed here"))
@@ -219,7 +238,7 @@ class _Connection(asyncio.Protocol):
     def _says_where_it_ends(self) -> bool:
         return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
 
-    def _time_out(self, why: str) -> None:
+    def time_out(self, why: str) -> None:
         self._fail(TimedOutError(why))
 
     def _fail(self, error: HttpError) -> None:
@@ -259,7 +278,7 @@ class _Connection(asyncio.Protocol):
             self._stall = None
         if self._has_begun and not self._reply.done():
             why = f"the answer stopped in the middle for {self._stall_s:g} s"
-            self._stall = asyncio.get_running_loop().call_later(self._stall_s, self._time_out, why)
+            self._stall = asyncio.get_running_loop().call_later(self._stall_s, self.time_out, why)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

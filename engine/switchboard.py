@@ -5,10 +5,11 @@ Batchers share nothing but the user's ceilings: one teacher's servers being slow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from types import TracebackType
+from typing import Any
 
 from engine.batcher import Batcher, Statistics
 from engine.lane import Lane
@@ -38,9 +39,9 @@ class Switchboard:
         """Sequences that may be at all servers together."""
         return sum(batcher.limit for batcher in self._batchers.values())
 
-    async def ask(self, request: Request, priority: int = 0) -> Outcome:
+    def ask(self, request: Request, priority: int = 0) -> Coroutine[Any, Any, Outcome]:
         """As of `Batcher.ask`."""
-        return await self._batchers[request.model].ask(request, priority)
+        return self._batchers[request.model].ask(request, priority)
 
     def suspend(self, lane: Lane) -> None:
         self._of(lane).suspend(lane)

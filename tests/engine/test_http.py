@@ -429,6 +429,21 @@ async def test_the_server_is_told_that_time_is_up() -> None:
 # Broken connections and servers.
 
 
+async def test_each_of_those_under_way_has_its_own_time() -> None:
+    async with serving(silent) as server, make_client(server.url, Limits(total_s=0.2, stall_s=30)) as client:
+        first = asyncio.create_task(client.post("/", b""))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(client.post("/", b""))
+        with pytest.raises(TimedOutError):
+            await first
+        assert not second.done()
+        with pytest.raises(TimedOutError):
+            await second
+        with pytest.raises(TimedOutError):  # also when nobody had been under way for a moment
+            await client.post("/", b"")
+        assert client.num_connections == 0
+
+
 @pytest.mark.parametrize("beginning", [b"", HALF[:20], HALF, CHUNKED[:-20], ENDLESS, INTERIM])
 async def test_a_reset_before_and_in_the_middle_of_an_answer(beginning: bytes) -> None:
     async def handler(peer: Peer) -> None:
