@@ -18,6 +18,7 @@ from engine.batcher import Batcher, Ceiling
 from engine.bottleneck import FlowMeter
 from engine.budget import Budget
 from engine.ceiling import make_ceilings
+from engine.collector import rare_collections
 from engine.config import RunConfig
 from engine.crew import Crew
 from engine.desk import Desk
@@ -122,20 +123,21 @@ async def open_generation(
 
     `make` and `guard` are called in a thread; without the latter the gates are those of the configuration.
     """
-    async with Store(run) as store:
-        crew = Crew(limit=lambda: batcher.limit)
-        ceilings = make_ceilings(config.engine)
-        batcher = make_batcher(config, fleet, store, ceilings, lambda lane, observation: watcher.observed(lane, observation))
-        prompter = open_prompter(config, fleet.model, others=[other.model for other in fleet.others])
-        strategy = await asyncio.to_thread(make, config, task, prompter)
-        gatekeeper = await asyncio.to_thread(guard or make_gatekeeper, config, task, run)
-        desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
-        watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
-        async with batcher:
-            budget = Budget(config.budget, read_rounds(run), worked_s)
-            allotment = prompter.allotment
-            learn = partial(_learn, allotment, run) if allotment is not None and allotment.learns else None
-            yield Generation(strategy, desk, crew, store, batcher, watcher, budget, learn)
+    with rare_collections():
+        async with Store(run) as store:
+            crew = Crew(limit=lambda: batcher.limit)
+            ceilings = make_ceilings(config.engine)
+            batcher = make_batcher(config, fleet, store, ceilings, lambda lane, observation: watcher.observed(lane, observation))
+            prompter = open_prompter(config, fleet.model, others=[other.model for other in fleet.others])
+            strategy = await asyncio.to_thread(make, config, task, prompter)
+            gatekeeper = await asyncio.to_thread(guard or make_gatekeeper, config, task, run)
+            desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
+            watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
+            async with batcher:
+                budget = Budget(config.budget, read_rounds(run), worked_s)
+                allotment = prompter.allotment
+                learn = partial(_learn, allotment, run) if allotment is not None and allotment.learns else None
+                yield Generation(strategy, desk, crew, store, batcher, watcher, budget, learn)
 
 
 def _learn(allotment: Allotment, run: RunDir, round: int) -> None:
