@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from typing import Protocol
 
 from engine.gates import Gates, Refusal
@@ -43,7 +43,7 @@ SURPLUS = Refusal(RejectionReason.SURPLUS, "more rows than asked for")
 class Send(Protocol):
     """Brings a request to its outcome; higher priorities first."""
 
-    async def __call__(self, request: Request, priority: int) -> Outcome: ...
+    def __call__(self, request: Request, priority: int) -> Awaitable[Outcome]: ...
 
 
 class Desk:
@@ -81,28 +81,25 @@ class Desk:
         turn = 0
         resumed = self._clock()
 
-        async def send(prompt: Prompt, request: Request) -> Answer:
-            nonlocal resumed
-            self.handling_s += (begun := self._clock()) - resumed
-            resumed = begun  # others of the assignment may be sent before this is answered
-            # Who has begun goes on before another begins: fewer are open at once, and none waits behind all new ones.
-            outcome = await self._send(request, len(answers)) if prompt.reply is None else await self._reply(request, prompt.reply)
-            resumed = self._clock()
-            answers.append(Answer(prompt, request, outcome))
-            return answers[-1]
-
         async def ask(prompt: Prompt) -> Answer:
-            nonlocal turn
+            nonlocal turn, resumed
             prompt = self._prompter.word(prompt, assignment)
             request = self._prompter.assigned(prompt, assignment, turn)
             turn += 1
-            answer = await send(prompt, request)
-            while prompt.code is None and _is_cut_off(answer.outcome) and (more := self._with_more_tokens(answer.request)) is not None:
-                longer = await send(prompt, more)
-                if not isinstance(longer.outcome, Completion):
-                    break  # no place for more in the teacher's context: what was written has to do
-                answer = longer
-            return answer
+            usable: Answer | None = None
+            while True:
+                self.handling_s += (begun := self._clock()) - resumed
+                resumed = begun  # others of the assignment may be sent before this is answered
+                # Who has begun goes on before another begins: fewer are open at once, and none waits behind all new ones.
+                outcome = await (self._reply(request, prompt.reply) if prompt.reply is not None else self._send(request, len(answers)))
+                resumed = self._clock()
+                answers.append(answer := Answer(prompt, request, outcome))
+                if usable is not None and not isinstance(outcome, Completion):
+                    return usable  # no place for more in the teacher's context: what was written has to do
+                usable = answer
+                if prompt.code is not None or not _is_cut_off(outcome) or (more := self._with_more_tokens(request)) is None:
+                    return answer
+                request = more
 
         written = {part.answer.request.id: part for part in await self._strategy.carry_out(assignment, report, ask)}
         num_rows = sum(part.num_rows for part in written.values())
@@ -144,17 +141,18 @@ class Desk:
         """Every candidate becomes a sample or a rejection; rows that were asked for and not written have failed."""
         request_id = origin.request_id
         # What has ended keeps its end, and no gate is asked about it.
-        endings = [*islice(chain(self._store.endings(request_id), repeat(None)), len(candidates))]
-        judged = [number for number, ending in enumerate(endings) if ending is None and number < num_rows]
-        refusals = dict(zip(judged, self._gatekeeper.judge([candidates[number] for number in judged]), strict=True))
-        rows = [
-            _end(f"{request_id}-{number}", candidate, origin, refusals.get(number, SURPLUS))
-            for number, (candidate, ending) in enumerate(zip(candidates, endings, strict=True))
-            if ending is None
-        ]
-        self.lost.update(row.reason.value for row in rows if isinstance(row, Rejection))
+        ended = self._store.endings(request_id)[: len(candidates)]
+        places = [*range(len(candidates))] if not ended else [n for n in range(len(candidates)) if n >= len(ended) or ended[n] is None]
+        refusals = self._gatekeeper.judge([candidates[place] for place in places if place < num_rows])
+        accepted = ended.count("accepted")
+        rows: list[Sample | Rejection] = []
+        for place, refusal in zip(places, chain(refusals, repeat(SURPLUS)), strict=False):  # surplus rows are the last
+            if refusal is None:
+                accepted += 1
+            else:
+                self.lost[refusal.reason.value] += 1
+            rows.append(_end(f"{request_id}-{place}", candidates[place], origin, refusal))
         self._store.add_rows(request_id, rows)
-        accepted = endings.count("accepted") + sum(isinstance(row, Sample) for row in rows)
         written = min(len(candidates), num_rows)
         return RowCounts(
             requested=num_rows,

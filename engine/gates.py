@@ -145,28 +145,42 @@ class Gatekeeper:
 
     def judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
         """In the order of the rows; None admits one. Together, as those of one reply, they cost a fraction of what each would alone."""
+        if len(rows) <= _ROWS_TOGETHER:
+            return self._judge(rows)
         slices = (rows[start : start + _ROWS_TOGETHER] for start in range(0, len(rows), _ROWS_TOGETHER))
         return [refusal for part in slices for refusal in self._judge(part)]
 
     def _judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
         refusals = [self._check_row(row) for row in rows]
+        if self._near is None:
+            return [
+                self._admit(_digest(comparable(row.text))) if refusal is None else refusal
+                for row, refusal in zip(rows, refusals, strict=True)
+            ]
         texts = {number: comparable(rows[number].text) for number, refusal in enumerate(refusals) if refusal is None}
         digests = {number: _digest(text) for number, text in texts.items()}
         for number, digest in digests.items():
             refusals[number] = self._check_copy(digest)
         open_rows = [number for number in texts if refusals[number] is None]
-        look = None if self._near is None or not open_rows else self._near.look([texts[number] for number in open_rows])
+        if not open_rows:
+            return refusals
+        look = self._near.look([texts[number] for number in open_rows])
         for place, number in enumerate(open_rows):
             # Again: an earlier one of these rows may have been admitted.
-            refusal = self._check_copy(digests[number]) or (None if look is None else look.judge(place))
+            refusal = self._check_copy(digests[number]) or look.judge(place)
             if refusal is None:
                 self._known.add(digests[number])
-                if look is not None:
-                    look.admit(place)
+                look.admit(place)
             refusals[number] = refusal
-        if look is not None:
-            look.keep_admitted()
+        look.keep_admitted()
         return refusals
+
+    def _admit(self, digest: int) -> Refusal | None:
+        """One after the other, as far as copies go."""
+        refusal = self._check_copy(digest)
+        if refusal is None:
+            self._known.add(digest)
+        return refusal
 
     def _check_row(self, row: Candidate) -> Refusal | None:
         refusal = check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -136,24 +136,33 @@ class Request:
         # Once, and at once: each is read many times on a request's way.
         if not self.prompt_hash:
             object.__setattr__(self, "prompt_hash", hash_messages(self.messages))
-        object.__setattr__(self, "id", _digest(msgspec.json.encode((self.model, self.prompt_hash, _sent(self.sampling)))))
+        object.__setattr__(self, "id", _digest(_ENCODER.encode((self.model, self.prompt_hash, _sent(self.sampling)))))
 
 
-def _sent(sampling: SamplingParams) -> SamplingParams | dict[str, Any]:
-    """What is not asked for is not sent, and no part of an id: so those of requests without log-probabilities stay as they were before
-    there were any.
+class _Sent(msgspec.Struct, gc=False):
+    """What every request sends of its sampling. What is not asked for is not sent, and no part of an id: so those of requests without
+    log-probabilities stay as they were before there were any.
     """
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    json_schema: str | None
+
+
+def _sent(sampling: SamplingParams) -> SamplingParams | _Sent:
     if sampling.regex is None and not sampling.top_logprobs:
-        return {name: getattr(sampling, name) for name in _ALWAYS_SENT}
+        return _Sent(sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed, sampling.json_schema)
     return sampling
 
 
-_ALWAYS_SENT = ("temperature", "top_p", "max_tokens", "seed", "json_schema")
+_ENCODER = msgspec.json.Encoder()
 
 
 def hash_messages(messages: tuple[Message, ...]) -> str:
     """32 hex digits."""
-    return _digest(msgspec.json.encode(messages))
+    return _digest(_ENCODER.encode(messages))
 
 
 def _digest(content: bytes) -> str:
