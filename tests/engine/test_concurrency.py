@@ -114,6 +114,11 @@ def test_a_server_that_refuses(knee: int, metrics: bool) -> None:
     assert 0 < loop.refused < 0.01 * loop.sent
 
 
+def test_an_unknown_small_server_is_not_met_with_a_burst() -> None:
+    loop = Loop(make_model(8, max_running=8, max_waiting=8), ConcurrencyController(), shows_metrics=lambda _now: True).run(60)
+    assert loop.refused < 0.01 * loop.sent
+
+
 @WITH_AND_WITHOUT
 @pytest.mark.parametrize("factor", [0.5, 2.0], ids=["halved", "doubled"])
 @pytest.mark.parametrize("knee", [128, 400])

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from engine.batcher import Batcher
+from engine.concurrency import FIRST
 from engine.config import EngineConfig, TeacherConfig
 from engine.endpoint import Endpoint
 from engine.errors import ServerError, UserError
@@ -65,7 +66,7 @@ async def test_each_server_of_the_user_is_a_lane(tmp_path: Path) -> None:
     assert notes == [{"endpoint": server.base_url, "model": "scripted"} for server in (one, other)]
 
 
-@pytest.mark.parametrize(("concurrency", "limits"), [(7, {7}), (None, {32})])
+@pytest.mark.parametrize(("concurrency", "limits"), [(7, {7}), (None, {FIRST})])
 async def test_the_users_number_is_the_limit_of_each_server(tmp_path: Path, concurrency: int | None, limits: set[int]) -> None:
     async with ScriptedServer() as one, ScriptedServer() as other:
         config = make_config(one.base_url, other.base_url)
