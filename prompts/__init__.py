@@ -52,6 +52,11 @@ class Opening:
         self._template = template
         self._messages = messages
 
+    @property
+    def messages(self) -> tuple[tuple[str, str], ...]:
+        """(role, content) of the common part."""
+        return self._messages
+
     def finish(self, values: Mapping[str, Any]) -> Rendered:
         """`values` are all that the last block needs; those of the common part are not known there. PromptError if they are not enough."""
         ask = _render_block(self._template, ASK, values)

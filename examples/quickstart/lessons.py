@@ -147,14 +147,22 @@ class LessonMaker:
         return deck.pop()
 
     def _vary(self, row: MarkedRow) -> str:
+        return self._swapped(row).text
+
+    def _swapped(self, row: MarkedRow) -> MarkedRow:
+        """In half of the cases with other entities of the same types in its places."""
         if not row.spans or self._random.random() < 0.5:
-            return row.text
+            return row
         parts: list[str] = []
-        position = 0
+        spans: list[tuple[int, int, str]] = []
+        position = length = 0
         for start, end, kind in row.spans:
-            parts += [row.text[position:start], self._random.choice(self._entities[kind])]
+            entity = self._random.choice(self._entities[kind])
+            parts += [row.text[position:start], entity]
+            length += start - position + len(entity)
+            spans.append((length - len(entity), length, kind))
             position = end
-        return "".join(parts) + row.text[position:]
+        return MarkedRow("".join(parts) + row.text[position:], row.label, tuple(spans))
 
     def report(self) -> WeaknessReport:
         """Scores and mined rows such as a student might have: texts of the teacher split, mistakes made up."""
