@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from engine.batcher import Batcher
-from engine.concurrency import FIRST
+from engine.concurrency.controller import FIRST
 from engine.config import EngineConfig, TeacherConfig
 from engine.endpoint import Endpoint
 from engine.errors import ServerError, UserError
