@@ -5,7 +5,8 @@
 - It shows the report, rows the student gets right and wrong, its most confident mistakes, and some of this very weakness.
 - Texts are written without labels and labelled in a request of their own; one that gets another label than it was asked for is refused.
 - A share of the requests wants typical rows of all classes alike, which keep the student from forgetting.
-- Every row is asked for in a length and a style of its own.
+- Every row is asked for in a length and a style of its own. While the report has a weak slice (short texts, unusual words), every second
+  group of requests about a weakness asks for rows of that slice.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ TEMPLATE = "hybrid/write"
 DRAWS = 4
 """Neighbouring assignments that ask for the same lengths and styles: where they are about one weakness they travel as draws of one
 request, which spares the server a prompt each."""
+SLICE_ATTRIBUTES: Mapping[str, tuple[str, str]] = {
+    "words:rare": ("words", "unusual ones"),
+    "words:unseen": ("words", "unusual ones"),
+    "entity:long": ("entities", "long ones"),
+    "entity:unseen": ("entities", "unusual ones"),
+    "entity:first": ("beginning", "an entity"),
+}
+"""What rows of a slice are asked for with; short and long ones with the first and the last of the lengths."""
 PRIOR_ROWS = 8.0
 """An F1 is believed as if so many more rows had scored the mean of all classes: with 3 validation rows mostly the mean, with 50 itself."""
 
@@ -60,10 +69,11 @@ class Hybrid:
 
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         is_easy = assignment.weakness.startswith("easy:")
+        group = assignment.number // DRAWS
         profiles = draw_profiles(
-            [("length", self._config.lengths), ("style", self._config.styles)],
+            self._attributes(() if is_easy or group % 2 else _weak_slices(report)),
             assignment.num_rows,
-            f"{self._seed} profiles {assignment.round} {assignment.number // DRAWS}",
+            f"{self._seed} profiles {assignment.round} {group}",
         )
         focus = Focus.of(assignment)
         mistakes = () if is_easy else self._mistakes(focus, report)
@@ -80,7 +90,18 @@ class Hybrid:
         return [Written(answer, (*labelled, *surplus), assignment.num_rows)]
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
-        return feedback_blocks(self._config.examples, self._task.seed, report)
+        return feedback_blocks(self._config.examples, self._task.seed, report) | {"weak_slices": len(_weak_slices(report))}
+
+    def _attributes(self, slices: Sequence[str]) -> Sequence[tuple[str, Sequence[str]]]:
+        """With the values that rows of these slices have; of slices that contradict each other the first counts."""
+        lengths, wanted = self._config.lengths, dict[str, Sequence[str]]()
+        for name in slices:
+            if name.startswith("length:"):
+                wanted.setdefault("length", lengths[:1] if name == "length:short" else lengths[-1:])
+            else:
+                attribute, value = SLICE_ATTRIBUTES[name]
+                wanted.setdefault(attribute, (value,))
+        return [*({"length": lengths, "style": self._config.styles} | wanted).items()]
 
     def _schema(self, num_rows: int) -> str:
         return texts_schema(num_rows) if self._labeller else self._form.rows_schema(num_rows)
@@ -99,3 +120,8 @@ class Hybrid:
         rows = dict.fromkeys((*report.hard, *report.wrong, *weaknesses, *confusions))
         fitting = [row for row in rows if self._form.shows(row, focus)]
         return sorted(fitting, key=lambda row: -row.confidence)[: self._config.mistakes]
+
+
+def _weak_slices(report: WeaknessReport) -> list[str]:
+    """The surest first."""
+    return [found.name for found in report.slices if found.is_weak]

@@ -6,13 +6,17 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+import pytest
+
 from engine.config import SamplingConfig
 from engine.prompting import Prompter
 from engine.records import RejectionReason, TaskSpec
-from engine.reports import Confusion, WeaknessReport
-from engine.strategies.hybrid import Hybrid
+from engine.reports import Confusion, Slice, WeaknessReport
+from engine.strategies.hybrid import SLICE_ATTRIBUTES, Hybrid
 from engine.strategy_config import HybridConfig
 from prompts import PromptLibrary
+from student.slices import Entity, Vocabulary, find_entity_slices, find_slices
 from tests.engine.builders import LABELS, make_report, make_task
 from tests.engine.strategies.test_evokd import Conversation, said
 
@@ -158,4 +162,51 @@ async def test_requests_of_a_round_share_all_but_their_end() -> None:
 
 def test_the_blocks_record_what_there_really_was() -> None:
     hybrid, _ = make_hybrid(examples=100)
-    assert hybrid.blocks(1, make_report(wrong=2)) == {"examples": 6, "right": 1, "wrong": 2, "hard": 1}
+    assert hybrid.blocks(1, make_report(wrong=2)) == {"examples": 6, "right": 1, "wrong": 2, "hard": 1, "weak_slices": 0}
+
+
+def with_slices(*names: str, p_value: float = 0.0001) -> WeaknessReport:
+    return replace(make_report(), slices=tuple(Slice(name, "", 40, 0.4, 0.9, p_value) for name in names))
+
+
+async def lines_of(hybrid: Hybrid, prompter: Prompter, report: WeaknessReport) -> dict[bool, list[str]]:
+    """Of rows that are to be easy, and of the others."""
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for assignment in hybrid.plan(1, report):
+        conversation = Conversation(prompter, TEXTS, None)
+        await hybrid.carry_out(assignment, report, conversation.ask)
+        asked = said(conversation.prompts[0]).splitlines()
+        lines[assignment.weakness.startswith("easy:")] += [line for line in asked if "style: " in line]
+    return lines
+
+
+async def test_every_second_request_about_a_weakness_is_also_about_the_weak_slices() -> None:
+    hybrid, prompter = make_hybrid()
+    report = with_slices("length:short", "words:unseen", "length:long")
+    lines = await lines_of(hybrid, prompter, report)
+    about = [line for line in lines[False] if "words: unusual ones" in line]
+    assert 0.3 < len(about) / len(lines[False]) < 0.7
+    assert all("length: a few words" in line for line in about), "of slices that contradict each other the surest counts"
+    assert not any("unusual" in line for line in lines[True])
+    assert hybrid.blocks(1, report)["weak_slices"] == 3
+
+
+async def test_a_slice_that_may_be_chance_changes_nothing() -> None:
+    hybrid, prompter = make_hybrid()
+    assert await lines_of(hybrid, prompter, with_slices("words:rare", p_value=0.2)) == await lines_of(hybrid, prompter, make_report())
+
+
+@pytest.mark.parametrize("name", [*SLICE_ATTRIBUTES, "length:short", "length:long"])
+async def test_every_slice_that_a_report_may_name_can_be_asked_for(name: str) -> None:
+    hybrid, prompter = make_hybrid()
+    assert await lines_of(hybrid, prompter, with_slices(name)) != await lines_of(hybrid, prompter, make_report())
+
+
+def test_the_slices_of_reports_are_known() -> None:
+    rows, hits = [[1, 2], [3], [4, 5, 6], [7]] * 10, np.tile([True, True, True, False], 10)
+    vocabulary = Vocabulary()
+    vocabulary.add([[1, 2], [3]])
+    entities = [Entity([1], is_first=True, is_found=True), Entity([1, 2], is_first=False, is_found=False)]
+    vocabulary.add_entities([[1]])
+    found = {slice.name for slice in (*find_slices(rows, hits, vocabulary), *find_entity_slices(entities, vocabulary))}
+    assert found == {*SLICE_ATTRIBUTES, "length:short", "length:long"}
