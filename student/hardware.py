@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from engine.errors import UserError
+from engine.processor import Processor
 
 Precision = Literal["float32", "bfloat16"]
-
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Processor flags (Intel and AMD, Intel, Arm) of instructions that multiply in bfloat16; without them it is emulated, and slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +36,4 @@ def choose_hardware(device: Literal["auto", "cpu", "cuda"] = "auto", precision: 
 def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return not _BF16_FLAGS.isdisjoint(_processor_flags())
-
-
-def _processor_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    # All cores are alike; x86 calls the line `flags`, Arm `Features`.
-    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), frozenset())
+    return Processor.here().is_fast_in_bfloat16

@@ -33,8 +33,8 @@ DOUBLING_S = 0.75
 STEP = 1.3
 """Of a trial while holding: large enough to be told from noise, small enough to cost little."""
 FIRST, START = 4, 32
-"""Sent to an unknown server at once, and at a doubling's pace after that, before anything is measured. 32 sent at once to a server that took 16
-were 5 % of refusals in the first minute."""
+"""Sent to an unknown server at once, and at a doubling's pace after that, before anything is measured. 32 sent at once to a server that
+took 16 were 5 % of refusals in the first minute."""
 HEADROOM = 1.2
 """Above the knee as computed: below it throughput is lost in proportion, above it only latency."""
 UP_PAYS = 0.1
@@ -82,7 +82,9 @@ METRICS_LOST_S = 2.0
 class ConcurrencyController:
     """The limit of one endpoint. Make one per endpoint; `observe` every OBSERVE_S, and at once when the server refuses."""
 
-    def __init__(self, *, start: int | None = None, floor: int = 1, ceiling: int = 4096, is_shared: bool = True, heeds_queue: bool = True) -> None:
+    def __init__(
+        self, *, start: int | None = None, floor: int = 1, ceiling: int = 4096, is_shared: bool = True, heeds_queue: bool = True
+    ) -> None:
         """`start`: sent at once; None begins carefully.
 
         `is_shared`: whether others may use the server, so that it matters to have no more in flight than brings something.

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from engine.preflight import cpu_flags
+from engine.processor import Processor
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -127,8 +127,7 @@ def train(
     model: Qwen3ForCausalLM, material: Iterable[tuple[torch.Tensor, torch.Tensor]], steps: int, learning_rate: float, dropout: float
 ) -> float:
     """AdamW with warm-up and cosine decay over `steps` batches; returns the last mean loss."""
-    # With AVX-512 alone, bfloat16 took twice the time of float32 here; with AMX, a half of it.
-    in_bfloat16 = "amx_bf16" in cpu_flags()
+    in_bfloat16 = Processor.here().is_fast_in_bfloat16
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(

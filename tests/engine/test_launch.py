@@ -11,6 +11,7 @@ from engine import gpu
 from engine.config import TeacherConfig
 from engine.errors import PreflightError, UserError
 from engine.launch import Device, check_gpus, check_model, choose_port, plan_launch
+from engine.processor import INTEL, Processor
 from tests.engine.servers import fake_smi, make_model, make_weights
 
 
@@ -51,9 +52,9 @@ def test_a_server_on_a_gpu() -> None:
     assert "HF_HUB_OFFLINE" not in launch.environment
 
 
-def test_a_small_model_is_computed_in_float32_where_bfloat16_is_emulated(tmp_path: Path) -> None:
+def test_a_small_model_is_computed_in_float32_where_bfloat16_does_not_pay(tmp_path: Path) -> None:
     model = TeacherConfig(model=str(make_model(tmp_path / "small")))
-    avx2, amx = frozenset({"avx2"}), frozenset({"avx2", "amx_bf16"})
+    avx2, amx = Processor("AuthenticAMD", frozenset({"avx2"})), Processor(INTEL, frozenset({"avx2", "amx_bf16"}))
     assert plan_launch(model, device="cpu", port=1, processor=avx2).flag("--dtype") == "float32"
     assert plan_launch(model, device="cpu", port=1, processor=amx).flag("--dtype") is None
     assert plan_launch(model, device="gpu", port=1, processor=avx2).flag("--dtype") is None
