@@ -239,6 +239,18 @@ class EngineConfig(_Section):
     """How long a server that we did not start may be away before the run stops (it resumes); with several, the others go on meanwhile."""
 
 
+class LoopConfig(_Section):
+    """How teacher and student take turns."""
+
+    max_staleness: int = Field(default=0, ge=0)
+    """Complete rounds that may wait for a report while the teacher writes the next one. 0 is the published lock-step: teacher and student
+    wait for each other. With more, the teacher goes on against the newest report while the student learns, and the student learns all
+    rounds that are complete at once."""
+    teacher_cores: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the processor's cores for a vLLM of ours on the CPU; the student gets the others. Only where both compute at the same time
+    (`max_staleness` above 0, the student not on a GPU): in turns each has them all."""
+
+
 class BudgetConfig(_Section):
     """A run stops before it would go beyond any of these; what is under way is finished, and its round learned."""
 
@@ -292,6 +304,7 @@ class RunConfig(_Section):
     gates: GatesConfig = GatesConfig()
     student: StudentConfig = StudentConfig()
     engine: EngineConfig = EngineConfig()
+    loop: LoopConfig = LoopConfig()
     budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def summary_view(summary: Summary) -> RenderableType:
         scores.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
     for name, first, last in _score_lines(before.test, after.test):
         scores.add_row(name, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}", bar(last))
-    scores.add_row("training rows", str(summary.curve.train_rows[before.round]), str(summary.curve.train_rows[after.round]), "", "")
+    scores.add_row("training rows", str(summary.curve.rows_by(before.round)), str(summary.curve.rows_by(after.round)), "", "")
     scores.add_row("round", str(before.round), str(after.round), "", f"of {summary.rounds}; stopped: {summary.stopped}", style="dim")
     took = Table.grid(padding=(0, 2, 0, 0))
     for name, value in (

@@ -16,6 +16,7 @@ from typing import Any
 from engine.batcher import Batcher
 from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, TeacherConfig
+from engine.cores import CoreShares
 from engine.discovery import find_models
 from engine.endpoint import Endpoint, configured_endpoints
 from engine.errors import UserError
@@ -91,19 +92,25 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(
-    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer, others: Sequence[TeacherConfig] = ()
+    config: TeacherConfig,
+    engine: EngineConfig,
+    run: RunDir,
+    progress: Progress,
+    note: NoteServer,
+    others: Sequence[TeacherConfig] = (),
+    cores: CoreShares | None = None,
 ) -> AsyncGenerator[Fleet]:
-    """Starts or finds the servers, also those of other teachers; inside the block they can be asked."""
+    """Starts or finds the servers, also those of other teachers; inside the block they can be asked. `cores` as of VllmServer."""
     _allow_connections()
     async with AsyncExitStack() as stack:
-        fleet = await stack.enter_async_context(_open(config, engine, run, progress, note, "server.log"))
+        fleet = await stack.enter_async_context(_open(config, engine, run, progress, note, "server.log", cores))
         for number, other in enumerate(others, start=2):
 
             def note_other(server: dict[str, Any], other: TeacherConfig = other) -> None:
                 # Apart from the first teacher's, whose revision is the run's.
                 note({"other_teacher": other.model, **{name: value for name, value in server.items() if name != "revision"}})
 
-            opened = await stack.enter_async_context(_open(other, engine, run, progress, note_other, f"server-{number}.log"))
+            opened = await stack.enter_async_context(_open(other, engine, run, progress, note_other, f"server-{number}.log", cores))
             if opened.model in [known.model for known in fleet.all]:
                 raise UserError(f"two teachers are called {opened.model!r} by their servers; a run tells its teachers apart by that name")
             fleet = replace(fleet, others=(*fleet.others, opened))
@@ -112,7 +119,7 @@ async def open_fleet(
 
 @asynccontextmanager
 async def _open(
-    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer, log: str
+    config: TeacherConfig, engine: EngineConfig, run: RunDir, progress: Progress, note: NoteServer, log: str, cores: CoreShares | None
 ) -> AsyncGenerator[Fleet]:
     async with AsyncExitStack() as stack:
         if config.endpoints:
@@ -122,7 +129,7 @@ async def _open(
             for endpoint in endpoints:
                 note({"endpoint": endpoint.base_url, "model": endpoint.model})
         else:
-            server = await stack.enter_async_context(_start(config, run, progress, note, log))
+            server = await stack.enter_async_context(_start(config, run, progress, note, log, cores))
             endpoints = [server.endpoint]
         lanes: list[Lane] = []
         for endpoint in endpoints:
@@ -135,11 +142,13 @@ async def _open(
 
 
 @asynccontextmanager
-async def _start(config: TeacherConfig, run: RunDir, progress: Progress, note: NoteServer, log: str) -> AsyncGenerator[VllmServer]:
+async def _start(
+    config: TeacherConfig, run: RunDir, progress: Progress, note: NoteServer, log: str, cores: CoreShares | None
+) -> AsyncGenerator[VllmServer]:
     def show(phase: str) -> None:
         progress.phase(f"vLLM: {phase}")
 
-    async with VllmServer(config, run=run.root, log=run.logs / log, on_phase=show, on_notice=progress.notice) as server:
+    async with VllmServer(config, run=run.root, log=run.logs / log, on_phase=show, on_notice=progress.notice, cores=cores) as server:
         launch = server.launch
         note(
             {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from engine.config import TeacherConfig
+from engine.cores import CoreShares
 from engine.endpoint import is_folder_name, served_name
 from engine.errors import PreflightError, UserError
 from engine.gpu import SMI, check_memory
@@ -68,9 +69,17 @@ class Launch:
 
 
 def plan_launch(
-    config: TeacherConfig, *, device: Device, port: int, program: tuple[str, ...] = VLLM, processor: Processor | None = None
+    config: TeacherConfig,
+    *,
+    device: Device,
+    port: int,
+    program: tuple[str, ...] = VLLM,
+    processor: Processor | None = None,
+    cores: CoreShares | None = None,
 ) -> Launch:
-    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: None looks."""
+    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: None looks. `cores`: of the teacher
+    and of a student that computes at the same time.
+    """
     name = served_name(config.model)
     arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
     # Prompts put first what they share, and vLLM computes it once. The access log would be a line a request, and hide what matters.
@@ -103,7 +112,13 @@ def plan_launch(
     }
     if is_folder_name(config.model):
         environment["HF_HUB_OFFLINE"] = "1"
-    return Launch((*program, *arguments, *config.extra_args), environment, device, port, name)
+    launch = Launch((*program, *arguments, *config.extra_args), environment, device, port, name)
+    if cores is not None:
+        # vLLM's own choice leaves one core of those it may use to its scheduler, and so has none where it has one. Several workers want a
+        # list each, and are left to it.
+        several = any(launch.flag(*names) not in (None, "1") for names in PARALLEL_FLAGS)
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "auto" if several else ",".join(map(str, cores.teacher_threads))
+    return launch
 
 
 def installed_device() -> Device:

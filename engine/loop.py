@@ -2,8 +2,9 @@
 
 Wiring and order only; every decision lives in a part: what to ask in the strategy, what to accept in the gates, when to stop in `stopping`.
 
-Invariants: round r is asked only after the student's report on round r - 1 (lock-step, as published). A round's rows are committed before
-the student sees the round. Whatever moment a run ends at, the same call goes on from there.
+Invariants: round r is asked only after the student's report on round r - 1 (lock-step, as published), or on round r - 1 - `max_staleness`
+at the earliest. A round's rows are committed before the student sees the round. Whatever moment a run ends at, the same call goes on from
+there.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 
 from engine.config import RunConfig
+from engine.cores import CoreShares, share_cores
 from engine.errors import RefluxError, StoreError
 from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.heartbeat import keep_status
 from engine.manifest import Manifest, begin, note_server, note_work
+from engine.preflight import vllm_build
 from engine.progress import Progress
 from engine.records import Finish, TaskSpec
 from engine.replay_plan import refuse_open_replay
+from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.scoreboard import Scoreboard
 from engine.stopping import Patience, best_round
 from engine.store import read_rounds
 from engine.student_process import WORKER, StudentProcess
 from engine.summary import Summary, summarize
+from engine.turns import Ask, Stop, Wait, next_turn, note_asking, read_asking
 
 
 async def run_loop(
@@ -45,12 +50,15 @@ async def run_loop(
         manifest = begin(run, config, task, progress.notice)
         async with keep_status(run, config, progress, manifest.wall_s) as board:
             with counted_work(run), single_errors():
-                async with StudentProcess(run, student_program) as student:
+                cores = _core_shares(config)
+                async with StudentProcess(run, student_program, cores.student if cores else (), on_restart=board.notice) as student:
                     board.pids["student"] = student.pid
                     if not run.finish.exists():
-                        await _teach(config, task, run, student, board, manifest.wall_s)
+                        await _teach(config, task, run, student, cores, board, manifest.wall_s)
                     finish = read_json(run.finish, Finish)
-                    reports = [await student.report(round) for round in range(finish.rounds + 1)]
+                    reports = [await student.report_after(-1)]
+                    while reports[-1].round < finish.rounds:
+                        reports.append(await student.report_after(reports[-1].round))
                     board.phase("scoring on test")
                     final = await student.final_report()
             summary = summarize(config, read_json(run.run_json, Manifest), finish, final, reports, read_rounds(run), run.root)
@@ -58,19 +66,27 @@ async def run_loop(
         return summary
 
 
-async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: StudentProcess, progress: Scoreboard, worked_s: float) -> None:
+async def _teach(
+    config: RunConfig,
+    task: TaskSpec,
+    run: RunDir,
+    student: StudentProcess,
+    cores: CoreShares | None,
+    progress: Scoreboard,
+    worked_s: float,
+) -> None:
     """Rounds until it is time to stop; finish.json says why. `worked_s`: by earlier processes."""
     started = time.perf_counter()
     if not config.strategy.rounds:
         progress.phase("student learns the seed rows")
-        progress.reported(await student.report(0))
+        progress.reported(await student.report_after(-1))
         write_json(run.finish, Finish(best_round=0, rounds=0, reason="the method has no rounds"))
         return
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         # The student learns the seed rows while the server starts. In a group, so that either's failure ends the other's start.
-        first_report = group.create_task(student.report(0))
+        first_report = group.create_task(student.report_after(-1))
         fleet = await stack.enter_async_context(
-            open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run), config.teachers)
+            open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run), config.teachers, cores)
         )
         worked_s += time.perf_counter() - started
         generation = await stack.enter_async_context(open_generation(config, task, run, fleet, worked_s))
@@ -79,19 +95,75 @@ async def _teach(config: RunConfig, task: TaskSpec, run: RunDir, student: Studen
         patience = Patience(config.strategy.rounds, config.strategy.patience, config.strategy.reset_patience)
 
         progress.phase("student learns the seed rows")
-        reports = [await first_report]
-        progress.reported(reports[0])
+        reports = Reports(await first_report, progress)
+        listening = group.create_task(reports.listen(student))
         while True:
-            while len(reports) <= generation.last_round:
-                progress.phase(f"student learns round {len(reports)}")
-                reports.append(await student.report(len(reports)))
-                progress.reported(reports[-1])
-            if (reason := patience.reason_to_stop(reports) or generation.budget.reason_to_stop()) is not None:
-                break
-            progress.phase(f"teacher writes round {len(reports)}")
-            progress.round_done(await generation.ask_round(len(reports), reports[-1], progress, reports[:-1]))
-        write_json(run.finish, Finish(best_round(reports), rounds=len(reports) - 1, reason=reason))
+            known = reports.all
+            turn = next_turn(
+                generation.last_round,
+                known,
+                config.loop.max_staleness,
+                config.strategy.rounds,
+                lambda known=known: patience.reason_to_stop(known) or generation.budget.reason_to_stop(),
+                read_asking(run),
+            )
+            match turn:
+                case Wait():
+                    progress.phase(f"student learns round {known[-1].round + 1}")
+                    await reports.wait_for_more(len(known))
+                case Ask(round, answered):
+                    if config.loop.max_staleness:
+                        note_asking(run, turn)
+                    progress.phase(f"teacher writes round {round}")
+                    report, earlier = reports.up_to(answered)
+                    progress.round_done(await generation.ask_round(round, report, progress, earlier))
+                case Stop(reason):
+                    break
+        write_json(run.finish, Finish(best_round(known), rounds=known[-1].round, reason=reason))
+        listening.cancel()
         watch.cancel()
+
+
+class Reports:
+    """Of one student, from round 0 on, as they come."""
+
+    def __init__(self, first: WeaknessReport, progress: Progress) -> None:
+        self._known = [first]
+        self._progress = progress
+        self._came = asyncio.Event()
+        progress.reported(first)
+
+    @property
+    def all(self) -> tuple[WeaknessReport, ...]:
+        return tuple(self._known)
+
+    async def listen(self, student: StudentProcess) -> None:
+        """Beside the asking, for as long as there may be more. StudentError if the student ends."""
+        while True:
+            report = await student.report_after(self._known[-1].round)
+            self._known.append(report)
+            self._progress.reported(report)
+            self._came.set()
+
+    async def wait_for_more(self, known: int) -> None:
+        """Until there are more than so many."""
+        while len(self._known) <= known:
+            self._came.clear()
+            await self._came.wait()
+
+    def up_to(self, round: int) -> tuple[WeaknessReport, tuple[WeaknessReport, ...]]:
+        """The report on that round, and those before it."""
+        earlier = tuple(report for report in self._known if report.round < round)
+        return self._known[len(earlier)], earlier
+
+
+def _core_shares(config: RunConfig) -> CoreShares | None:
+    """None where teacher and student compute in turns, or not on the same processor."""
+    has_server = any(not teacher.endpoints for teacher in (config.teacher, *config.teachers))
+    at_once = config.loop.max_staleness > 0 and config.strategy.rounds > 0
+    if not (has_server and at_once) or config.student.device == "cuda" or vllm_build() != "cpu":
+        return None
+    return share_cores(config.loop.teacher_cores)
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def _change_lines(report: WeaknessReport) -> list[str]:
     if not report.changes:
         return []
     overall, *others = report.changes
-    since = f"Since round {report.round - 1}"
+    since = "Since the report before"
     lines = [f"{since}: {_change_line(overall)}" + ("" if overall.is_real else ": within chance")]
     for word, found in (
         ("better", [change for change in others if change.is_real and change.fixed > change.broken]),

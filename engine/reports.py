@@ -210,7 +210,7 @@ class WeaknessReport:
     calibration: Calibration | None = None
     uncertain: tuple[PoolRow, ...] | None = None
     """What the student is least sure of in the unlabelled pool, the least sure first, without what has been asked about; as many as the
-    method asks for in a round, fewer where the pool ends. None where nobody looked: only `pool` wants it."""
+    method asks for in the rounds that may answer one report, fewer where the pool ends. None where nobody looked: only `pool` wants it."""
     hits: str = ""
     """A character for each validation row, in their order: 1 right, 0 wrong."""
 

@@ -149,11 +149,8 @@ def read_figures(run: RunDir) -> RunFigures:
 
 
 def _curve(rounds: Sequence[RoundRecord], evaluations: Sequence[Mapping[str, Any]], scored: Mapping[int, Scored]) -> tuple[Point, ...]:
-    by_round = {record.round: record for record in rounds}
-    records = [by_round.get(line["round"]) for line in evaluations]
-    accepted = accumulate(record.rows.accepted if record else 0 for record in records)
-    tokens = accumulate(_tokens(record) if record else 0 for record in records)
-    busy = accumulate((record.generation_s if record else 0.0) + line["train_s"] for record, line in zip(records, evaluations, strict=True))
+    up_to = [Totals.of([record for record in rounds if record.round <= line["round"]]) for line in evaluations]
+    trained_s = accumulate(line["train_s"] for line in evaluations)
     return tuple(
         Point(
             round=line["round"],
@@ -161,12 +158,12 @@ def _curve(rounds: Sequence[RoundRecord], evaluations: Sequence[Mapping[str, Any
             interval=scored[line["round"]].interval,
             loss=line["loss"],
             train_rows=line["num_train_rows"],
-            accepted=accepted,
-            tokens=tokens,
-            busy_s=round(busy, 3),
+            accepted=totals.rows.accepted,
+            tokens=totals.tokens,
+            busy_s=round(totals.generation_s + train_s, 3),
             train_s=line["train_s"],
         )
-        for line, accepted, tokens, busy in zip(evaluations, accepted, tokens, busy, strict=True)
+        for line, totals, train_s in zip(evaluations, up_to, trained_s, strict=True)
     )
 
 

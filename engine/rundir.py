@@ -11,6 +11,7 @@ tables/rounds/            one row a round, when its rows are complete      writt
 tables/evaluations/       one row a round and split                        written by the student
 reports/0000.json …       weakness reports by round                        written by the student
 replays/0005.json …       what a round that is a replay sends again          written by the engine
+asking.json               which report the round in progress answers, where the engine asks ahead of the student
 finish.json               the engine asks no more; which round's student to keep, and why
 reports/audit.json        what is odd about the training rows               written by the student
 reports/final.json        scores on test, of the seed student and the kept one: the student's last word
@@ -79,6 +80,10 @@ class RunDir:
         return self.student / "final"
 
     @property
+    def asking(self) -> Path:
+        return self.root / "asking.json"
+
+    @property
     def finish(self) -> Path:
         return self.root / "finish.json"
 
@@ -115,6 +120,10 @@ class RunDir:
 
     def report(self, round: int) -> Path:
         return self.reports / f"{round:04d}.json"
+
+    def reported_rounds(self) -> list[int]:
+        """The rounds that have a report, in order; a student that learns several rounds at once reports on the last of them."""
+        return sorted(int(path.stem) for path in self.reports.glob("[0-9]*.json"))
 
     def replay(self, round: int) -> Path:
         return self.replays / f"{round:04d}.json"

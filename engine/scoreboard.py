@@ -252,15 +252,20 @@ class Scoreboard:
 
     def _run_left(self, round_left: Range | None) -> Range | None:
         """The round that is asked or learned has no report yet, and neither have those that come after it."""
-        done = len(self._reports)
-        most = self._config.strategy.rounds + 1 - done
-        if not done or most < 1:
+        if not self._reports:
             return None
+        most = self._config.strategy.rounds - self._reports[-1].round
         learned_s = [report.train_s for report in self._reports[1:]]
-        lasted_s = [record.generation_s + seconds for record, seconds in zip(self._rounds, learned_s, strict=False)]
-        if not lasted_s or (self._is_asking and round_left is None):
+        if most < 1 or not learned_s or not self._rounds or (self._is_asking and round_left is None):
             return None
         asking = round_left or Range(0.0, 0.0)
+        if self._config.loop.max_staleness:
+            # Both at once: what is left of the asking, and then what the student is behind.
+            asked_s = [record.generation_s for record in self._rounds]
+            to_ask = max(self._config.strategy.rounds - len(self._rounds) - self._is_asking, 0)
+            behind = Range(asking.low_s + min(learned_s[-3:]), asking.high_s + 2 * max(learned_s[-3:]))
+            return forecast_run(behind, asked_s, min(self._fewest_rounds, to_ask), to_ask)
+        lasted_s = [record.generation_s + seconds for record, seconds in zip(self._rounds, learned_s, strict=False)]
         fastest_s = min(learned_s[-3:]) if self._is_asking else 0.0
         present = Range(asking.low_s + fastest_s, asking.high_s + max(learned_s[-3:]))
         return forecast_run(present, lasted_s, max(self._fewest_rounds - 1, 0), most - 1)

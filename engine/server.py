@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -24,14 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from engine import tether
 from engine.config import TeacherConfig
+from engine.cores import CoreShares
 from engine.discovery import read_models
 from engine.endpoint import Endpoint
 from engine.errors import PreflightError, ServerError, UserError
 from engine.http import HttpClient, HttpError, Limits
 from engine.launch import VLLM, Device, Launch, check_gpus, check_model, choose_port, installed_device, plan_launch
 from engine.orphans import MARK, Owner, end_orphan, end_session, find_orphans
+from engine.tether import tethered
 
 PROBE_S = 0.2
 """Between two looks at a server that starts."""
@@ -96,7 +96,9 @@ class VllmServer:
         on_notice: Callable[[str], None] = ignore,
         device: Device | None = None,
         program: tuple[str, ...] = VLLM,
+        cores: CoreShares | None = None,
     ) -> None:
+        """`cores`: where it computes on processors that the student needs a share of."""
         self.launch: Launch
         """How it was started last; there once the block is entered. For the record of the run."""
         self.endpoint: Endpoint
@@ -109,6 +111,7 @@ class VllmServer:
         self._on_notice = on_notice
         self._device: Device | None = device
         self._program = program
+        self._share = cores
         self._owner = Owner.here(run)
         self._life: _Life | None = None
         self._log_start = 0
@@ -179,7 +182,8 @@ class VllmServer:
 
     def _plan(self, port: int, api_key: str | None) -> None:
         assert self._device is not None
-        self.launch = plan_launch(self._config, device=self._device, port=port, program=self._program)
+        self._cores = self._share if self._device == "cpu" else None
+        self.launch = plan_launch(self._config, device=self._device, port=port, program=self._program, cores=self._cores)
         self.endpoint = Endpoint(self.launch.base_url, self.launch.served_name, api_key)
 
     async def _bring_up(self) -> None:
@@ -212,8 +216,7 @@ class VllmServer:
             self._on_phase("starting the server")
             # Straight to a file: a pipe that nobody reads for a moment would stop the server.
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
-                *self.launch.command,
+                *tethered(self.launch.command, self._cores.teacher if self._cores else ()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -64,8 +64,8 @@ class Observer:
         if self._of_tables is None:
             manifest = read_json(self._run.run_json, Manifest)
             board = open_scoreboard(self._run, stored_config(self._run, manifest), manifest.wall_s)
-            for path in sorted(self._run.reports.glob("[0-9]*.json")):
-                board.reported(read_json(path, WeaknessReport))
+            for number in self._run.reported_rounds():
+                board.reported(read_json(self._run.report(number), WeaknessReport))
             self._of_tables = replace(board.status(Stage.STOPPED, "nobody works on it"), wall_s=manifest.wall_s, servers=())
         return self._of_tables
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from engine.reports import WeaknessReport
 
@@ -20,17 +21,17 @@ class Patience:
     """Whether an improvement starts the count anew (False: all rounds without one count)."""
 
     def reason_to_stop(self, reports: Sequence[WeaknessReport]) -> str | None:
-        """`reports` of rounds 0 to the last completed one; None to go on."""
-        waited = best = 0
-        for report in reports[1:]:
-            if report.loss < reports[best].loss:
-                best = report.round
+        """`reports` of rounds 0 to the last completed one; None to go on. One on several rounds at once counts for all of them."""
+        waited, best = 0, reports[0].loss
+        for before, report in pairwise(reports):
+            if report.loss < best:
+                best = report.loss
                 waited = 0 if self.resets else waited
             else:
-                waited += 1
+                waited += report.round - before.round
         if self.patience is not None and waited >= self.patience:
             return f"no lower validation loss in {waited} rounds"
-        if len(reports) > self.rounds:
+        if reports[-1].round >= self.rounds:
             return f"all {self.rounds} rounds done"
         return None
 

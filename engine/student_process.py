@@ -1,26 +1,31 @@
-"""The student worker as seen from the engine: a subprocess that is started, watched and stopped. They meet in the run directory only."""
+"""The student worker as seen from the engine: a subprocess that is started, watched and stopped. They meet in the run directory only.
+
+A worker that is killed, as by a kernel short of memory, is started again, and goes on from its checkpoint; after MAX_RESTARTS in a row that
+brought no report it is not. One that ends with an error has said why, and would say so again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
-from engine import tether
 from engine.errors import StoreError, StudentError, UserError
 from engine.reports import FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json
+from engine.tether import tethered
 
 T = TypeVar("T", WeaknessReport, FinalReport)
 
 POLL_S = 0.05
 """Between two looks for a file of the student."""
 STOP_TIMEOUT_S = 10.0
+MAX_RESTARTS = 3
 LAST_LINES = 15
 WORKER = (sys.executable, "-m", "student")
 
@@ -28,26 +33,38 @@ WORKER = (sys.executable, "-m", "student")
 class StudentProcess:
     """Starts the worker on entering, ends it on leaving; whatever it has checkpointed stays for the next one."""
 
-    def __init__(self, run: RunDir, program: tuple[str, ...] = WORKER) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        program: tuple[str, ...] = WORKER,
+        cores: Sequence[int] = (),
+        on_restart: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`cores`: logical processors that it may use; none restrict it to none. `on_restart` is told why."""
         self._run = run
         self._program = program
+        self._cores = cores
+        self._on_restart = on_restart
+        self._fruitless = 0
+        """Restarts since the last report."""
         self._log = run.logs / "student.log"
         self._log_start = 0
         self._process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> StudentProcess:
+        await self._start()
+        return self
+
+    async def _start(self) -> None:
         with self._open_log() as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
-                *self._program,
-                str(self._run.root),
+                *tethered((*self._program, str(self._run.root)), self._cores),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        return self
 
     def _open_log(self) -> BinaryIO:
         try:
@@ -62,20 +79,33 @@ class StudentProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def report(self, round: int) -> WeaknessReport:
-        """Waits for the report of a round; StudentError (or UserError) if the worker ends without it."""
-        return await self._wait_for(self._run.report(round), WeaknessReport)
+    async def report_after(self, round: int) -> WeaknessReport:
+        """Waits for the next report behind that of a round (-1: for the first); StudentError, or UserError, if the worker ends without."""
+
+        def find() -> Path | None:
+            # Looked for in a folder of some files, which takes some microseconds; a thread for it would take longer.
+            return next((self._run.report(number) for number in self._run.reported_rounds() if number > round), None)
+
+        return await self._wait_for(find, WeaknessReport)
 
     async def final_report(self) -> FinalReport:
-        return await self._wait_for(self._run.final_report, FinalReport)
+        path = self._run.final_report
+        return await self._wait_for(lambda: path if path.exists() else None, FinalReport)
 
-    async def _wait_for(self, path: Path, kind: type[T]) -> T:
-        exists = path.exists  # one stat, a few microseconds; a thread for it would take longer
-        while not exists():
-            if self._process.returncode is not None and not exists():
-                raise self._obituary(self._process.returncode)
+    async def _wait_for(self, find: Callable[[], Path | None], kind: type[T]) -> T:
+        while (path := find()) is None:
+            if (status := self._process.returncode) is not None and find() is None:
+                await self._restart(status)
             await asyncio.sleep(POLL_S)
+        self._fruitless = 0
         return await asyncio.to_thread(read_json, path, kind)
+
+    async def _restart(self, status: int) -> None:
+        if status != -signal.SIGKILL or self._fruitless == MAX_RESTARTS:
+            raise self._obituary(status)
+        self._fruitless += 1
+        self._on_restart("the student worker was killed (by SIGKILL, perhaps because memory ran out); it is started again")
+        await self._start()
 
     def _obituary(self, status: int) -> Exception:
         lines = self._last_lines()

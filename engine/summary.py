@@ -51,12 +51,18 @@ class TeacherSummary:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The run by round; index 0 is the seed student."""
+    """The run by report; index 0 is the seed student. In lock-step that is by round."""
 
     loss: tuple[float, ...]
     macro_f1: tuple[float, ...]
     """On validation."""
     train_rows: tuple[int, ...]
+    rounds: tuple[int, ...] = ()
+    """On which each report was; none in runs of earlier versions, where each round had one."""
+
+    def rows_by(self, round: int) -> int:
+        """That the student of a report on that round had learned."""
+        return self.train_rows[self.rounds.index(round) if self.rounds else round]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +93,10 @@ def summarize(
     rounds: Sequence[RoundRecord],
     root: Path,
 ) -> Summary:
-    """`reports` from round 0 on, `rounds` from round 1 on."""
+    """`reports`: all there are, from round 0 on; `rounds` from round 1 on."""
     flow, totals = combine(rounds), Totals.of(rounds)
-    before, after = (StudentSide(side.round, reports[side.round].scores, side.scores) for side in (final.before, final.after))
+    on_validation = {report.round: report.scores for report in reports}
+    before, after = (StudentSide(side.round, on_validation[side.round], side.scores) for side in (final.before, final.after))
     return Summary(
         name=config.name,
         strategy=config.strategy.type,
@@ -115,6 +122,7 @@ def summarize(
             loss=tuple(report.loss for report in reports),
             macro_f1=tuple(report.scores.macro_f1 for report in reports),
             train_rows=tuple(report.num_train_rows for report in reports),
+            rounds=tuple(report.round for report in reports),
         ),
         leaks=manifest.leaks,
         files={

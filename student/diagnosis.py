@@ -28,7 +28,7 @@ MIN_LEARNED_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """A row with what a student said of it, and the round that the row came in."""
+    """A row with what a student said of it, and the round that the row came in, or the last of those that were learned at once with it."""
 
     round: int
     row: MinedRow

@@ -21,7 +21,12 @@ class MinedLog:
         self._kinds = {True: _Newest(num_right), False: _Newest(num_wrong)}
 
     def restore(self, round: int) -> None:
-        """Take up what an earlier worker has written of rounds up to this one."""
+        """Take up what an earlier worker has written of rounds up to this one, and delete what it wrote of later ones: they are learned
+        again, perhaps others of them at once.
+        """
+        for path in self._folder.glob("[0-9]*.json"):
+            if int(path.stem) > round:
+                path.unlink()
         for number, predictions in reversed([*self._files(round)]):
             self._take(number, predictions)
 

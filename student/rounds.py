@@ -12,8 +12,12 @@ POLL_S = 0.05
 """Between two looks at the rounds table's folder."""
 
 
-def completed_rounds(run: RunDir, last: int) -> Iterator[int]:
-    """Each round after `last`, as soon as its rows are complete; ends when the engine has finished and all are given."""
+def completed_rounds(run: RunDir, last: int, *, at_once: bool = False) -> Iterator[int]:
+    """Each round after `last`, as soon as its rows are complete; ends when the engine has finished and all are given.
+
+    `at_once`: whoever is behind gets the newest that is complete, and learns those before it with it. Where a report tells how far an
+    earlier worker went at once, this one goes as far: what the engine has been told stays true.
+    """
     seen: frozenset[str] | None = None
     newest = last
     while True:
@@ -24,7 +28,7 @@ def completed_rounds(run: RunDir, last: int) -> Iterator[int]:
             seen = names
             newest = max((record.round for record in read_rounds(run)), default=0)
         if last < newest:
-            last += 1
+            last = min((round for round in run.reported_rounds() if last < round <= newest), default=newest) if at_once else last + 1
             yield last
         elif is_over:
             return

@@ -7,9 +7,13 @@ Invariants:
 - Weights and watermark move together, so after a kill nothing is learned twice and nothing is skipped: the worker goes on from its last
   checkpoint, and one without a report is evaluated again, not trained again.
 - Every seed is derived from the run's seed and the round, so a resumed run learns what an undisturbed one would have.
+- Where the engine asks ahead (`loop.max_staleness`), all rounds that are complete are learned at once, and reported on as the last of them.
 - What a round costs beside its training is what it brings; an incremental update trains on that and a bounded replay, too.
 - Test rows are read once, when the engine has said its last word.
 """
+
+# pyright: reportUnknownParameterType=false
+# (pyarrow's classes have no type stubs, so that naming them says something to readers only)
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.config import RunConfig, restore_config
@@ -75,7 +80,7 @@ def work(run: RunDir) -> None:
     with run.lock("student"):
         remove_leftovers(run)
         worker = restore(run)
-        for round in completed_rounds(run, worker.progress.round):
+        for round in completed_rounds(run, worker.progress.round, at_once=worker.learns_at_once):
             worker.learn(round)
         worker.finish(read_json(run.finish, Finish))
 
@@ -97,15 +102,20 @@ class Worker:
         self._vocabulary = Vocabulary()
         self._moments: Moments | None = None
         self._updated = range(0)
-        """Numbers of the rows that the last round brought."""
+        """Numbers of the rows that the last round brought, and those learned at once with it."""
         self._best: tuple[float, int] | None = None
         """Lowest validation loss so far, and its round."""
         self._previous = 0
         """The round of the checkpoint before the last."""
         self.progress = Progress(round=0, watermark=0, num_train_rows=0, epochs=0, train_s=0.0)
 
+    @property
+    def learns_at_once(self) -> bool:
+        return self._config.loop.max_staleness > 0
+
     def learn_seed(self) -> None:
         """Round 0."""
+        self._mined.restore(-1)
         self._updated = self._cache.add_seed(self._task.seed)
         if self._config.strategy.mining == "out_of_fold":
             self._mined.add(0, self._cross_fit())
@@ -113,9 +123,11 @@ class Worker:
         self._train_and_report(0, watermark=0)
 
     def learn(self, round: int) -> None:
-        """The rows of this round, and of all before it, are complete."""
+        """The rows of this round, and of all before it, are complete; those that have not been learned yet are."""
         new = samples_since(self._run, self.progress.watermark, round)
-        self._updated = self._cache.add_samples(round, new.table)
+        first = len(self._cache)
+        self._add_rounds(self.progress.round + 1, round, new.table)
+        self._updated = range(first, len(self._cache))
         if self._config.strategy.mining == "out_of_fold":
             self._mined.add(round, [*self._renew(round), *self._predict_numbers(self._updated, round)])
         self._kind.meet(self._vocabulary, self._cache.rows(self._updated))
@@ -137,15 +149,14 @@ class Worker:
         if not self._cache.restore(round) or len(self._cache) != num_rows:
             self._cache.clear()
             self._cache.add_seed(self._task.seed)
-            rounds = read.table.column("round").to_numpy()
-            for number in range(1, round + 1):
-                self._cache.add_samples(number, read.table.filter(rounds == number))
-        self._updated = range(self._cache.first_of(round), len(self._cache))
+            self._add_rounds(1, round, read.table)
+        before = [number for number in self._run.reported_rounds() if number < round]
+        self._updated = range(self._cache.first_of(before[-1] + 1 if before else 0), len(self._cache))
         self._mined.restore(round)
         self._kind.meet(self._vocabulary, self._cache.rows(range(len(self._cache))))
         self._previous = max((number for number in checkpoint_rounds(self._run) if number < round), default=0)
         log.info("going on after round %d", round)
-        reports = [read_json(self._run.report(number), WeaknessReport) for number in range(round)]
+        reports = [read_json(self._run.report(number), WeaknessReport) for number in before]
         if reports:
             self._best = min((report.loss, report.round) for report in reports)
         if self._run.report(round).exists():
@@ -153,6 +164,11 @@ class Worker:
         else:
             self._report()
         self._prune()
+
+    def _add_rounds(self, first: int, last: int, samples: pa.Table) -> None:
+        rounds = samples.column("round").to_numpy()
+        for number in range(first, last + 1):
+            self._cache.add_samples(number, samples.filter(rounds == number))
 
     def finish(self, finish: Finish) -> None:
         """Scores on test and the model to take home; what an earlier worker has done of it stands."""
@@ -204,7 +220,7 @@ class Worker:
     def _lesson(self, round: int, epoch: int) -> Sequence[int]:
         """Numbers of the rows in an epoch of an incremental update."""
         config = self._config.student
-        if round % config.replay_every:
+        if not any(number % config.replay_every == 0 for number in range(self._report_before(round) + 1, round + 1)):
             return self._updated
         num_strata, num_seed = self._kind.num_strata, len(self._task.seed)
         generator = np.random.default_rng(derive_seed(self._config.seed, round, f"replay {epoch}"))
@@ -229,7 +245,7 @@ class Worker:
             case "none":
                 predictions = []
         blocks = mine(predictions, strategy.right, strategy.wrong, strategy.hard, self._config.seed, progress.round)
-        before = read_json(self._run.report(progress.round - 1), WeaknessReport) if progress.round else None
+        before = read_json(self._run.report(self._report_before(progress.round)), WeaknessReport) if progress.round else None
         found = self._kind.review(
             predicted,
             self._task.validation,
@@ -280,7 +296,12 @@ class Worker:
         # Rows have to be labelled to be encoded; what is said here of the label is not looked at.
         examples = [Example(text, task.seed[0].label) for text in texts]
         mined = self._predict(examples, self._encode(examples), round) if examples else []
-        return least_sure([prediction.row for prediction in mined], strategy.rows_per_round)
+        # As many rounds may be asked before the next report comes.
+        return least_sure([prediction.row for prediction in mined], (1 + self._config.loop.max_staleness) * strategy.rows_per_round)
+
+    def _report_before(self, round: int) -> int:
+        """The round of the report before that of this one, which is not the first."""
+        return max(number for number in self._run.reported_rounds() if number < round)
 
     def _note_loss(self, loss: float) -> None:
         this = (loss, self.progress.round)
@@ -305,7 +326,7 @@ class Worker:
 
     def _renew(self, round: int) -> list[Mined]:
         """Predictions that have become old, made again by a stand-in for the student; it learns half of what this round learns at most."""
-        if self._cache.first_of(round) > RENEWED_ROWS or self._config.strategy.is_judged_by_last_round:
+        if self._updated.start > RENEWED_ROWS or self._config.strategy.is_judged_by_last_round:
             return []
         is_full = self._config.student.update == "full"
         budget = (len(self._cache) if is_full else len(self._updated)) // 2

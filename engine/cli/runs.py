@@ -70,7 +70,7 @@ def report(
     audit = read_json(place.audit, Audit) if place.audit.exists() else None
     freed = freed_parts(place)
     rounds = read_rounds(place)
-    reports = [read_json(path, WeaknessReport) for path in sorted(place.reports.glob("[0-9]*.json"))]
+    reports = [read_json(place.report(number), WeaknessReport) for number in place.reported_rounds()]
     variants = compared(read_variants(place))
     if as_json and summary is not None:
         kept = [report for report in reports if report.round == summary.student.after.round]
@@ -94,7 +94,7 @@ def report(
     else:
         parts += ["", classes_view(read_json(place.final_report, FinalReport))]
     if reports:
-        parts += ["", weakness_page(reports[-1] if summary is None else reports[summary.student.after.round])]
+        parts += ["", weakness_page(reports[-1] if summary is None else next(r for r in reports if r.round == summary.student.after.round))]
     if audit:
         parts += ["", audit_view(audit)]
     if variants:

@@ -143,7 +143,7 @@ class AskedAgain:
     def _plan_again(self, prompter: Prompter, round: int, report: int, letters: Sequence[Unwritten], first_number: int) -> _Batch:
         """The assignments under new ids and numbers, and a strategy that knows them by those."""
         config = self._config
-        reports = [read_json(self._run.report(number), WeaknessReport) for number in range(report + 1)]
+        reports = [read_json(self._run.report(number), WeaknessReport) for number in self._run.reported_rounds() if number <= report]
         strategy = make_strategy(config, self._task, prompter)
         wanted = {letter.first_assignment for letter in letters}
         planned = {planned.id: planned for planned in strategy.plan(round, reports[-1], reports[:-1]) if planned.id in wanted}

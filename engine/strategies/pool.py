@@ -41,6 +41,7 @@ class PoolLabelling:
         """Of which round, and those that may be shown."""
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
+        self._uncertain = round, self._unasked(round, report, earlier)
         pick, texts = self._texts(round, report)
         work = [(pick, ())] * num_requests(len(texts), self._config.rows_per_call)
         return assign(round, report, work, len(texts), self._config.rows_per_call)
@@ -67,9 +68,22 @@ class PoolLabelling:
         count = self._config.rows_per_round
         if self._config.pick == "uncertain" and report.uncertain is not None:
             if self._uncertain[0] != round:
-                self._uncertain = round, [row.text for row in report.uncertain if self._may_be_shown(row.text)][:count]
+                self._uncertain = round, self._unasked(round, report)
             return "uncertain", self._uncertain[1]
         return "random", self._drawn[(round - 1) * count : round * count]
+
+    def _unasked(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> list[str]:
+        """Each round that answers a report has a part of its uncertain rows, by how far it is ahead. What rounds in between may have taken
+        of earlier reports' is left out, for the report did not know of it.
+        """
+        others = [other for other in (*earlier, report) if other.round < round]
+        asked = {text for other in others for between in range(report.round + 1, round) for text in self._part(between, other)}
+        return [text for text in self._part(round, report) if text not in asked]
+
+    def _part(self, round: int, report: WeaknessReport) -> list[str]:
+        count, ahead = self._config.rows_per_round, round - report.round - 1
+        shown = [row.text for row in report.uncertain or () if self._may_be_shown(row.text)]
+        return shown[ahead * count : (ahead + 1) * count] if ahead >= 0 else []
 
     def _may_be_shown(self, text: str) -> bool:
         return bool(text.strip()) and comparable(text) not in self._held_out

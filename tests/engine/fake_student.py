@@ -1,9 +1,13 @@
 """A student worker without a model: keeps the protocol of the run directory, and reports ever better scores.
 
-python fake_student.py [--die-at ROUND] [--complain MESSAGE] RUN
+python fake_student.py [--die-at ROUND] [--complain MESSAGE] [--at-once] [--kills NUMBER] RUN
+
+With --kills, so many such processes are killed when they would report on a round.
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -39,20 +43,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--complain")
+    parser.add_argument("--at-once", action="store_true")
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("run", type=Path)
     options = parser.parse_args()
     if options.complain:
         print(f"error: {options.complain}", file=sys.stderr)
         sys.exit(2)
     run = RunDir(options.run)
-    next_round = len(list(run.reports.glob("[0-9]*.json")))
     while True:
-        rounds = [0, *(record.round for record in read_rounds(run))]
-        if next_round in rounds:
-            if next_round == options.die_at:
+        last = max(run.reported_rounds(), default=-1)
+        rounds = [round for round in [0, *(record.round for record in read_rounds(run))] if round > last]
+        if rounds:
+            round = rounds[-1] if options.at_once else rounds[0]
+            if round == options.die_at:
                 sys.exit("out of chalk")
-            write_json(run.report(next_round), make_report(run, next_round))
-            next_round += 1
+            if round and (number := len(list(run.logs.glob("killed-*")))) < options.kills:
+                (run.logs / f"killed-{number}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            write_json(run.report(round), make_report(run, round))
         elif run.finish.exists():
             finish = read_json(run.finish, Finish)
             before, after = (

@@ -6,6 +6,7 @@ it is told to mine. What a real one mines is tested beside it; what is searched 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from engine.prompting import LOCAL
 from engine.records import Example, Finish, TaskSpec
 from engine.reports import FinalReport, MinedRow, Scores, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json
-from engine.store import connect, read_rejections, read_samples, unescape
+from engine.store import connect, read_rejections, read_rounds, read_samples, unescape
 from engine.summary import Summary
 from engine.testing import server as scripted
 from engine.testing.server import ScriptedServer
@@ -69,7 +70,10 @@ class Student:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
 
-    async def report(self, round: int) -> WeaknessReport:
+    async def report_after(self, round: int) -> WeaknessReport:
+        round += 1
+        while round and round not in {record.round for record in read_rounds(self._run)}:  # noqa: ASYNC110 - files tell
+            await asyncio.sleep(0.01)
         report = report_on(self._run.root, self._task, round)
         # In turn by round, as a prompt has room for some only.
         shown = [self._shows[(round + place) % len(self._shows)] for place in range(min(2, len(self._shows)))]
@@ -87,7 +91,7 @@ async def run_whole(
 ) -> tuple[Summary, list[str]]:
     """The loop from the first report to the summary, and all prompts that came in at the server."""
     run, wire = RunDir(root), Wire()
-    monkeypatch.setattr(loop, "StudentProcess", lambda *_: Student(run, task, shows))  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(loop, "StudentProcess", lambda *_, **__: Student(run, task, shows))  # pyright: ignore[reportUnknownLambdaType]
     async with ScriptedServer(ledger=wire) as server:
         teacher = config.teacher.model_copy(update={"endpoint": server.base_url})
         summary = await loop.run_loop(config.model_copy(update={"teacher": teacher}), task, run, Silent())

@@ -67,7 +67,7 @@ def test_what_changed_is_told_by_name_and_chance_as_a_number() -> None:
         Change("class:change", 10, 0.5, 0.4, 0, 1, 1.0),
     )
     page = render(weakness_page(replace(make_report(round=3), changes=changes)))
-    assert "Since round 2: 0.50 → 0.70 right (8 of 30 rows fixed, 2 broken, p 0.110): within chance" in page
+    assert "Since the report before: 0.50 → 0.70 right (8 of 30 rows fixed, 2 broken, p 0.110): within chance" in page
     assert "better: pair:cancel>change 0.10 → 0.90 right" in page
     assert "worse: class:track 0.90 → 0.10 right" in page
     assert "1 labels changed within chance" in page

@@ -102,6 +102,7 @@ def make_config(folder: Path, encoder: Path, **sections: dict[str, Any]) -> RunC
             "teacher": {"model": "nobody"},
             "student": student,
             "strategy": sections.get("strategy", {}),
+            "loop": sections.get("loop", {}),
         }
     )
 

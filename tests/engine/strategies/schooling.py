@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,14 @@ async def teach(
     teacher: Teacher,
     rounds: int = 2,
     report_on: Callable[[Path, TaskSpec, int], WeaknessReport] = report_on,
+    every: int = 1,
 ) -> list[RoundRecord]:
-    """So many rounds from the first on, each answering a report on the rounds before."""
+    """So many rounds from the first on, each answering a report on the rounds before; a report comes after so many rounds."""
     records: list[RoundRecord] = []
-    reports: Sequence[WeaknessReport] = ()
+    reports: list[WeaknessReport] = []
     async with generating(root, config, task, teacher) as generation:
         for round in range(1, rounds + 1):
-            reports = (*reports, report_on(root, task, round - 1))
+            if (round - 1) % every == 0:
+                reports.append(report_on(root, task, round - 1))
             records.append(await generation.ask_round(round, reports[-1], Silent(), reports[:-1]))
     return records

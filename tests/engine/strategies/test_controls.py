@@ -39,7 +39,9 @@ def make_strategy(method: str, task: TaskSpec, **settings: Any) -> tuple[Strateg
     return STRATEGIES[method](make_config(method, **settings).strategy, task, prompter, 3), prompter
 
 
-async def carry_out(strategy: Strategy, prompter: Prompter, report: WeaknessReport, round: int = 1) -> tuple[list[Prompt], list[Written]]:
+async def carry_out(
+    strategy: Strategy, prompter: Prompter, report: WeaknessReport, round: int = 1, earlier: Sequence[WeaknessReport] = ()
+) -> tuple[list[Prompt], list[Written]]:
     """All of a round, at once."""
     asked: list[Prompt] = []
 
@@ -50,7 +52,7 @@ async def carry_out(strategy: Strategy, prompter: Prompter, report: WeaknessRepo
         reply = json.dumps(fill(json.loads(prompt.schema), "text {}".format)) if prompt.reply is None else prompt.reply
         return Answer(prompt, request, Completion(request.id, reply, FinishReason.STOP, Usage(1, 1), Timings(0.0, 0.0, 1)))
 
-    assignments = list(strategy.plan(round, report))
+    assignments = list(strategy.plan(round, report, earlier))
     parts = await asyncio.gather(*(strategy.carry_out(assignment, report, ask) for assignment in assignments))
     return asked, [written for part in parts for written in part]
 
@@ -206,6 +208,21 @@ async def test_rows_are_drawn_and_said_to_be_where_no_uncertain_ones_are_wanted_
         shown += [candidate.text for part in written for candidate in part.candidates]
     assert len(set(shown)) == len(shown) == 60  # the whole pool but for what is of validation and test
     assert not any(word in text for word in HELD_OUT for text in shown)
+
+
+async def test_rounds_that_answer_one_report_label_different_rows_and_none_that_one_between_may_have(task: TaskSpec) -> None:
+    strategy, prompter = make_strategy("pool", task, rows_per_round=2, rows_per_call=1)
+    first = with_uncertain([f"text {number}" for number in range(4)])
+    second = replace(with_uncertain(["text 2", "text 3", "text 8", "text 9", "text 1"]), round=1)
+
+    async def labelled(round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> list[str]:
+        _, written = await carry_out(strategy, prompter, report, round, earlier)
+        return [candidate.text for part in written for candidate in part.candidates]
+
+    assert await labelled(1, first) == ["text 0", "text 1"]
+    assert await labelled(2, first) == ["text 2", "text 3"]
+    # Its report knows of round 1 only; round 2 may have answered either.
+    assert await labelled(3, second, [first]) == ["text 8", "text 9"]
 
 
 def test_a_pool_of_which_all_has_been_asked_about_is_asked_about_no_more(task: TaskSpec) -> None:

@@ -73,6 +73,18 @@ async def test_rows_and_calls_add_up_and_no_prompt_shows_a_held_out_row(tmp_path
     assert [text for (text,) in prompts if any(word in text for word in HELD_OUT)] == []
 
 
+@pytest.mark.parametrize(("method", "settings"), VARIANTS)
+async def test_rounds_that_answer_an_old_report_bring_rows_of_their_own(tmp_path: Path, method: str, settings: dict[str, Any]) -> None:
+    task = make_task(tmp_path / "task")
+    records = await teach(tmp_path / "run", make_config(method, **settings), task, ScriptedTeacher(answer), rounds=5, every=3)
+    assert [record.report for record in records] == [0, 0, 0, 3, 3]
+    assert all(record.rows.is_balanced for record in records)
+    assert all(record.rows.accepted > 0 for record in records)
+    samples = read_samples(RunDir(tmp_path / "run"))
+    assert {(sample.origin.round, sample.origin.report) for sample in samples} == {(1, 0), (2, 0), (3, 0), (4, 3), (5, 3)}
+    assert len({sample.id for sample in samples}) == len(samples)
+
+
 def test_the_one_option_that_shows_validation_rows_is_said_to_leak(tmp_path: Path) -> None:
     for method in ("pgkd", "evokd", "hybrid"):
         run = RunDir(tmp_path / method)
