@@ -261,6 +261,23 @@ class BudgetConfig(_Section):
     """That processes work on the run, server start and training included."""
 
 
+class CostConfig(_Section):
+    """Prices. What a run takes is counted in hours of GPUs and in kWh anyway; it is told in money where these say what that costs."""
+
+    gpu_hour_price: float | None = Field(default=None, ge=0)
+    """Of one of the teacher's GPUs for an hour, from the start of its server to its end, busy or not."""
+    machine_hour_price: float | None = Field(default=None, ge=0)
+    """Of the machine without its GPUs for an hour that processes work on the run: what a rented one without GPUs costs."""
+    kwh_price: float | None = Field(default=None, ge=0)
+    """Of a kWh. The energy is measured where GPUs (NVML) or processors (RAPL) tell of theirs."""
+    currency: str = Field(default="USD", min_length=1, max_length=12)
+    """Of all prices; only shown."""
+    watts: float | None = Field(default=None, gt=0)
+    """What all machines of the run draw together, where nothing measures it; None leaves the energy unknown there."""
+    gpus: float | None = Field(default=None, ge=0)
+    """Of all the teacher's servers together. None takes what servers of ours are started with, and one for each of teacher.endpoint."""
+
+
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 
 
@@ -306,6 +323,7 @@ class RunConfig(_Section):
     engine: EngineConfig = EngineConfig()
     loop: LoopConfig = LoopConfig()
     budget: BudgetConfig = BudgetConfig()
+    cost: CostConfig = CostConfig()
 
     @model_validator(mode="after")
     def _method_fits(self) -> RunConfig:
