@@ -77,8 +77,8 @@ def plan_launch(
     processor: Processor | None = None,
     cores: CoreShares | None = None,
 ) -> Launch:
-    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: None looks. `cores`: of the teacher
-    and of a student that computes at the same time.
+    """The flags and the environment for `config`. `extra_args` come last, so that they win. `processor`: None looks. `cores`: of the
+    teacher and of a student that computes at the same time.
     """
     name = served_name(config.model)
     arguments = ["--model", config.model, "--served-model-name", name, "--host", HOST, "--port", str(port)]
