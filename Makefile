@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
+.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -61,6 +61,9 @@ bench-inference: .venv/ready ## how fast a student predicts in torch and ONNX, a
 bench-student: .venv/ready ## how fast a student learns beside its peers, and what an update costs (DATA=folder of the data sets)
 	-$(BIN)/python -m benchmarks.peers.environments setfit
 	$(BIN)/python -m benchmarks.student $(if $(DATA),--data $(DATA))
+
+bench-real-data: .venv/ready ## what a student learns from public data beside a plain Trainer (DATA=folder of the data sets; resumes)
+	$(BIN)/python -m benchmarks.real_data $(if $(DATA),--data $(DATA))
 
 bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time, written to benchmarks/results/
 	$(BIN)/python -m benchmarks.quickstart

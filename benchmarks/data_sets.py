@@ -1,4 +1,5 @@
-"""The public data sets that benchmarks read: Parquet files `NAME/{train,validation,test}.parquet`, in a folder that is given and never copied.
+"""The public data sets that benchmarks read: Parquet files `NAME/{train,validation,test}.parquet`, in a folder that is given and never
+copied.
 
 Texts have `text` and `label`; sentences whose entities are marked have `tokens` and `tags` (IOB2).
 """

@@ -3,10 +3,11 @@
     python -m benchmarks.real_data --data FOLDER --out benchmarks/results/real_data.json
 
 Each data set from one row a class, from eight, and from all of them: encoder, rows, epochs, batch size, learning rate, warm-up, decay and
-precision are the same for both sides, both keep the epoch with the lowest validation loss, and both are scored on the same test rows (a thousand after
-few rows, else all): macro F1, or F1 over all spans where entities are marked. What is not the same is what the student is: where it starts (a layer that is the mean over the tokens, an
-output layer at zero with a learning rate of its own; docs/design.md), its batches of like length, and that entities are tagged on every token and
-decoded by Viterbi. The Trainer's side is the usual recipe: `AutoModelFor…`, for entities the first token of each word.
+precision are the same for both sides, both keep the epoch with the lowest validation loss, and both are scored on the same test rows (a
+thousand after few rows, else all): macro F1, or F1 over all spans where entities are marked. What is not the same is what the student is:
+where it starts (a layer that is the mean over the tokens, an output layer at zero with a learning rate of its own; docs/design.md), its
+batches of like length, and that entities are tagged on every token and decoded by Viterbi. The Trainer's side is the usual recipe:
+`AutoModelFor…`, for entities the first token of each word.
 
 Of few rows the validation set is as small as the training set. Few rows are drawn with several seeds, all rows are trained once. What is
 done stays in a file of lines (`--cells`), the cheapest first, so that a stopped benchmark goes on where it was.
@@ -26,6 +27,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import seqeval.metrics
 import torch
 from rich.console import Console
 from sklearn.metrics import f1_score
@@ -82,6 +84,7 @@ class Cell:
     side: str
     recipe: Recipe
     encoder: str
+    precision: str
 
     @property
     def key(self) -> str:
@@ -92,7 +95,7 @@ class Cell:
         return f"{self.data_set}, {'all rows' if self.per_class is None else f'{self.per_class} a class'}, seed {self.seed}, {self.side}"
 
 
-def plan(data_sets: Sequence[str], shots: Sequence[str], seeds: int, epochs: int | None, encoder: str) -> list[Cell]:
+def plan(data_sets: Sequence[str], shots: Sequence[str], seeds: int, epochs: int | None, encoder: str, precision: str) -> list[Cell]:
     """Of all rows the first seed only."""
     cells: list[Cell] = []
     for shot in shots:
@@ -102,7 +105,7 @@ def plan(data_sets: Sequence[str], shots: Sequence[str], seeds: int, epochs: int
             if epochs is not None:
                 recipe = replace(recipe, epochs=epochs)
             seeds_here = range(1 if per_class is None else seeds)
-            cells += [Cell(name, per_class, seed, side, recipe, encoder) for seed in seeds_here for side in SIDES]
+            cells += [Cell(name, per_class, seed, side, recipe, encoder, precision) for seed in seeds_here for side in SIDES]
     return cells
 
 
@@ -176,7 +179,8 @@ def train_hugging_face(cell: Cell, task: TaskSpec, hardware: Hardware) -> float:
         source, num_labels=len(names), dtype=torch.float32
     )
     encode: Callable[[Any, Sequence[Example], Sequence[str]], Encoded] = _encode_words if marks_spans else _encode_texts
-    sets = {split: encode(tokenizer, rows, names) for split, rows in (("seed", task.seed), ("validation", task.validation), ("test", task.test))}
+    splits = {"train": task.seed, "validation": task.validation, "test": task.test}
+    sets = {split: encode(tokenizer, rows, names) for split, rows in splits.items()}
     collator = (DataCollatorForTokenClassification if marks_spans else DataCollatorWithPadding)(tokenizer)
     with tempfile.TemporaryDirectory(prefix="reflux-trainer-") as folder:
         arguments = TrainingArguments(
@@ -188,10 +192,7 @@ def train_hugging_face(cell: Cell, task: TaskSpec, hardware: Hardware) -> float:
             weight_decay=WEIGHT_DECAY,
             warmup_steps=0.1,  # below 1 it is a share
             eval_strategy="epoch",
-            save_strategy="epoch",
-            save_total_limit=1,
-            save_only_model=True,
-            load_best_model_at_end=True,
+            save_strategy="no",
             logging_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -200,16 +201,38 @@ def train_hugging_face(cell: Cell, task: TaskSpec, hardware: Hardware) -> float:
             use_cpu=hardware.device.type == "cpu",
         )
         trainer = Trainer(
-            model=model, args=arguments, train_dataset=Listed(sets["seed"]), eval_dataset=Listed(sets["validation"]), data_collator=collator
+            model=model,
+            args=arguments,
+            train_dataset=Listed(sets["train"]),
+            eval_dataset=Listed(sets["validation"]),
+            data_collator=collator,
         )
+        keeper = _keep_best(model)
+        trainer.add_callback(keeper)
         with mock.patch("builtins.print"):  # its evaluation dictionaries, one an epoch
             trainer.train()
+            model.load_state_dict(keeper.weights)
             logits = np.asarray(trainer.predict(Listed(sets["test"])).predictions)
     guesses = logits.argmax(axis=-1)
     if marks_spans:
         return _span_f1([row["labels"] for row in sets["test"]], guesses, names)
-    truth = [row["labels"] for row in sets["test"]]
-    return float(f1_score(truth, guesses, labels=range(len(names)), average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
+    return macro_f1([row["labels"] for row in sets["test"]], guesses, range(len(names)))
+
+
+def _keep_best(model: Any) -> Any:
+    """What `load_best_model_at_end` does, without a checkpoint on disk for each epoch."""
+    from transformers import TrainerCallback
+
+    class KeepBest(TrainerCallback):
+        loss = float("inf")
+        weights: dict[str, torch.Tensor] = model.state_dict()
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if (loss := given["metrics"]["eval_loss"]) < self.loss:
+                self.loss = loss
+                self.weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+    return KeepBest()
 
 
 def _encode_texts(tokenizer: Any, rows: Sequence[Example], names: Sequence[str]) -> Encoded:
@@ -246,13 +269,17 @@ def word_tags(row: Example) -> list[str]:
     return tags
 
 
-def _span_f1(truth: Sequence[Any], guesses: Sequence[Any], names: Sequence[str]) -> float:
-    from seqeval.metrics import f1_score as span_f1_score
+def macro_f1(truth: Sequence[Any], guesses: Sequence[Any], labels: Sequence[int]) -> float:
+    score: Any = f1_score
+    return float(score(truth, guesses, labels=labels, average="macro", zero_division=0))
 
+
+def _span_f1(truth: Sequence[Any], guesses: Sequence[Any], names: Sequence[str]) -> float:
     is_asked = [np.asarray(row) != IGNORED for row in truth]
     wanted = [[names[tag] for tag in np.asarray(row)[asked]] for row, asked in zip(truth, is_asked, strict=True)]
     said = [[names[tag] for tag in row[: len(asked)][asked]] for row, asked in zip(guesses, is_asked, strict=True)]
-    return float(span_f1_score(wanted, said, zero_division=0))
+    score: Any = seqeval.metrics.f1_score
+    return float(score(wanted, said, zero_division=0))
 
 
 def summarise(done: Mapping[Cell, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -311,10 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_data.json")
     options = parser.parse_args(arguments)
     console = Console(width=120)
+    hardware = choose_hardware()
     data, skipped = find_data(options.data), dict[str, str]()
     tasks: dict[tuple[str, int | None, int], TaskSpec] = {}
     cells: list[Cell] = []
-    for cell in plan(options.data_sets, options.shots, options.seeds, options.epochs, options.encoder):
+    for cell in plan(options.data_sets, options.shots, options.seeds, options.epochs, options.encoder, hardware.precision):
         if words := missing(data, cell.data_set):
             skipped[cell.data_set] = words
             continue
@@ -325,7 +353,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells.append(cell)
     for words in skipped.values():
         console.print(f"skipped: {words}", markup=False)
-    hardware = choose_hardware()
     cells.sort(key=lambda cell: cost(cell, tasks[cell.data_set, cell.per_class, cell.seed]))
     options.cells.parent.mkdir(parents=True, exist_ok=True)
     known = read_cells(options.cells)
@@ -336,12 +363,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 file.write(json.dumps({"key": cell.key, "result": known[cell.key]}) + "\n")
         result = known[cell.key]
         console.print(f"{number}/{len(cells)} {cell.name}: {result['f1']:.3f} in {result['seconds']:.0f} s", markup=False)
-    done = {cell: known[cell.key] for cell in sorted(cells, key=lambda cell: (options.data_sets.index(cell.data_set), cell.per_class or 10**9))}
+    done = {
+        cell: known[cell.key] for cell in sorted(cells, key=lambda cell: (options.data_sets.index(cell.data_set), cell.per_class or 10**9))
+    }
     lines = summarise(done)
     columns = ("data set", "rows a class", "rows", "epochs", "seeds", "F1 ours", "HF Trainer", "difference")
     shown = [
-        (line["data_set"], "all" if line["per_class"] is None else str(line["per_class"]), line["train_rows"], line["epochs"], line["seeds"],
-         line["f1"]["ours"], line["f1"]["hf_trainer"], line["difference"])
+        (line["data_set"], "all" if line["per_class"] is None else str(line["per_class"]), line["train_rows"], line["epochs"],
+         line["seeds"], line["f1"]["ours"], line["f1"]["hf_trainer"], line["difference"])
         for line in lines
     ]  # fmt: skip
     if shown:

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
+from benchmarks.data_sets import find_data, missing
 from benchmarks.machine import describe_machine
 from benchmarks.peers.environments import PeerError, last_lines, python_of
 from engine.config import RunConfig, StudentConfig
@@ -345,10 +346,6 @@ def measure_all_updates(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def find_data(given: Path | None) -> Path | None:
-    return given or (Path(os.environ["REFLUX_BENCH_DATA"]) if "REFLUX_BENCH_DATA" in os.environ else None)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data sets; else REFLUX_BENCH_DATA")
@@ -370,8 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     content: dict[str, Any] = {"machine": describe_machine(), "threads": torch.get_num_threads(), "data_sets": {}}
     data = find_data(options.data)
     for name in options.data_sets:
-        if data is None or not (data / name / "train.parquet").is_file():
-            content["data_sets"][name] = {"skipped": f"no {name}/train.parquet; name the folder with --data or REFLUX_BENCH_DATA"}
+        if data is None or missing(data, name):
+            content["data_sets"][name] = {"skipped": missing(data, name)}
             console.print(f"{name}: skipped: {content['data_sets'][name]['skipped']}", markup=False)
             continue
         content["data_sets"][name] = compare(data / name, options)

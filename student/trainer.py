@@ -1,7 +1,8 @@
 """Trains a student on labelled rows and keeps the weights of its best epoch.
 
 Invariants: the same student, rows and seed give the same weights on the same machine; the global random state is left as it was; a student
-whose loss is no number is never handed back. A batch counts as one whatever memory allows: it is computed in as many pieces as that takes.
+whose loss is no number is never handed back. A batch counts as one whatever memory allows: it is computed in as many pieces as that takes,
+and in shares where several processes train together; their gradients are added up, so that all make the same step.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from student.inference import predict
 from student.memory import RowLimit
 from student.model import Student
 from student.optimizer import TOKEN_IDS, Moments, learning_rate_factor, make_optimizer, read_moments, take_up_moments
+from student.ranks import ALONE, Ranks
 
 MAX_GRADIENT_NORM = 1.0
 CHECK_STEPS = 32
@@ -54,9 +56,11 @@ def train(
     hardware: Hardware,
     seed: int,
     moments: Moments | None = None,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Changes the student in place. `rows` are those of every epoch, or of each one; `moments` are those of an earlier training to go on
-    with. StudentError if the loss becomes infinite or no number, or memory has no room for a single row.
+    with. StudentError if the loss becomes infinite or no number, or memory has no room for a single row. Where several processes train
+    together, each calls this with the same arguments but for its device and rank, and comes out with the same student.
     """
     start = time.perf_counter()
     epochs = [rows] * config.epochs if isinstance(rows, Rows) else rows
@@ -64,8 +68,8 @@ def train(
     token_ids = _token_ids(student, [*(epochs[:1] if isinstance(rows, Rows) else epochs), validation], moments)
     devices = [hardware.device] if hardware.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), only_used_rows(student.model, token_ids) as used:
-        torch.manual_seed(seed)
-        training = _Epochs(student, config, hardware, _objective(student, epochs[0], config, hardware), used)
+        torch.manual_seed(seed + ranks.number)  # or all would drop the same places of different rows
+        training = _Epochs(student, config, hardware, _objective(student, epochs[0], config, hardware), used, ranks)
         if moments is not None:
             take_up_moments(student, training.optimizer, moments, used)
         epoch, best_epoch, best_moments = training.run(epochs, validation, seed)
@@ -76,10 +80,16 @@ class _Epochs:
     """Steps and epochs of one training."""
 
     def __init__(
-        self, student: Student, config: StudentConfig, hardware: Hardware, objective: Objective, token_ids: NDArray[np.int64] | None
+        self,
+        student: Student,
+        config: StudentConfig,
+        hardware: Hardware,
+        objective: Objective,
+        token_ids: NDArray[np.int64] | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._student, self._config, self._hardware = student, config, hardware
-        self._objective = objective
+        self._objective, self._ranks = objective, ranks
         self._token_ids = token_ids
         self._limit = RowLimit(min(config.batch_size, config.micro_batch_size or config.batch_size))
         self.optimizer = make_optimizer(student, config)
@@ -96,8 +106,7 @@ class _Epochs:
         best_moments: Moments | None = None
         for epoch, rows in enumerate(epochs, start=1):
             self._run_epoch(rows, schedule, seed, epoch)
-            predicted = predict(self._student, validation.tokens, self._hardware, config.batch_size)
-            loss = self._student.head.mean_loss(predicted, validation)
+            loss = self._validation_loss(validation)
             self._require_number(loss, epoch)
             if loss < best_loss:
                 best_loss, best_epoch = loss, epoch
@@ -127,16 +136,21 @@ class _Epochs:
 
     def _compute(self, rows: Rows, batch: Sequence[int]) -> torch.Tensor:
         """Gradients and mean loss of a batch, in pieces that memory has room for."""
+        # By the weights of the whole batch: its pieces and shares add up to the same.
+        total = float(len(batch)) if rows.weights is None else max(sum(rows.weights[row] for row in batch), 1e-9)
+        share = self._ranks.share(batch)
+        if not share:  # every rank has to have gradients to add; these are zero
+            share, total = batch[:1], math.inf
         while True:
-            size = min(self._limit.rows, len(batch))
+            size = min(self._limit.rows, len(share))
             self.optimizer.zero_grad()
             try:
-                # By the weights of the whole batch: its pieces add up to the same.
-                total = float(len(batch)) if rows.weights is None else max(sum(rows.weights[row] for row in batch), 1e-9)
-                pieces = [self._accumulate(rows, batch[start : start + size], total) for start in range(0, len(batch), size)]
-                return torch.stack(pieces).sum()
+                pieces = [self._accumulate(rows, share[start : start + size], total) for start in range(0, len(share), size)]
+                loss = torch.stack(pieces).sum()
+                break
             except RuntimeError as error:
                 self._limit.halve(error, size)
+        return self._ranks.add_gradients(self._student.model.parameters(), loss)
 
     def _accumulate(self, rows: Rows, piece: Sequence[int], total: float) -> torch.Tensor:
         student, device = self._student, self._hardware.device
@@ -149,6 +163,15 @@ class _Epochs:
         loss = losses.sum() / total
         loss.backward()
         return loss.detach()
+
+    def _validation_loss(self, rows: Rows) -> float:
+        ranks = self._ranks
+        own = rows if ranks.count == 1 else rows.take(ranks.share(range(len(rows))))
+        loss = 0.0
+        if len(own):
+            predicted = predict(self._student, own.tokens, self._hardware, self._config.batch_size)
+            loss = self._student.head.mean_loss(predicted, own)
+        return loss if ranks.count == 1 else ranks.add(loss * len(own), self._hardware.device) / len(rows)
 
     def _require_numbers(self, losses: list[torch.Tensor], epoch: int) -> None:
         for loss in torch.stack(losses).tolist() if losses else ():

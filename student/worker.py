@@ -23,6 +23,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +55,7 @@ from student.checkpoint import (
 from student.data import Rows
 from student.diagnosis import MAX_LEARNED_ROWS, Mined, assign_folds, mine, plan_renewal, stratum
 from student.evaluation import ScoreCard
-from student.hardware import choose_hardware
+from student.hardware import choose_hardware, count_devices
 from student.inference import predict
 from student.kinds import kind_of
 from student.mined import MinedLog
@@ -63,6 +65,7 @@ from student.replay import draw_replay
 from student.rounds import completed_rounds
 from student.rowcache import RowCache
 from student.slices import Vocabulary
+from student.team import Team
 from student.trainer import Training, train
 from student.uncertainty import POOL_ROWS, least_sure, unasked
 
@@ -79,14 +82,14 @@ def work(run: RunDir) -> None:
     run.create()
     with run.lock("student"):
         remove_leftovers(run)
-        worker = restore(run)
-        for round in completed_rounds(run, worker.progress.round, at_once=worker.learns_at_once):
-            worker.learn(round)
-        worker.finish(read_json(run.finish, Finish))
+        with restore(run) as worker:
+            for round in completed_rounds(run, worker.progress.round, at_once=worker.learns_at_once):
+                worker.learn(round)
+            worker.finish(read_json(run.finish, Finish))
 
 
 class Worker:
-    """One student between two rounds."""
+    """One student between two rounds. Leaving it as a context manager ends the processes that train together, if there are several."""
 
     def __init__(self, run: RunDir, config: RunConfig, task: TaskSpec, student: Student) -> None:
         self._run = run
@@ -94,6 +97,8 @@ class Worker:
         self._task = task
         self._student = student
         self._hardware = choose_hardware(config.student.device, config.student.precision)
+        devices = count_devices(config.student.devices, self._hardware, config.student.batch_size)
+        self._team = Team(self._hardware, devices) if devices > 1 else None
         self._kind = kind_of(task.kind, task.label_names)
         self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names, task.kind)
         strategy = config.strategy
@@ -112,6 +117,13 @@ class Worker:
     @property
     def learns_at_once(self) -> bool:
         return self._config.loop.max_staleness > 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._team is not None:
+            self._team.close()
 
     def learn_seed(self) -> None:
         """Round 0."""
@@ -346,6 +358,8 @@ class Worker:
 
     def _train(self, student: Student, rows: Rows | Sequence[Rows], round: int, moments: Moments | None = None) -> Training:
         seed = derive_seed(self._config.seed, round, "training")
+        if self._team is not None:
+            return self._team.train(student, rows, self._validation, self._config.student, seed, moments)
         return train(student, rows, self._validation, self._config.student, self._hardware, seed, moments)
 
     def _predict_numbers(self, numbers: Sequence[int], round: int) -> list[Mined]:
