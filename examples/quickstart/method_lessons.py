@@ -494,7 +494,10 @@ TAUGHT: Mapping[str, Callable[[MethodLessons], Turns]] = {
     "ner/attrprompt/write": MethodLessons.entity_attributes,
     "ner/evokd/analyse": MethodLessons.entity_analysis,
 }
-"""By template. `evokd/write` is the second turn of its analysis."""
+"""By template."""
+
+LATER_TURNS: Mapping[str, str] = {"evokd/write": "evokd/analyse", "ner/evokd/write": "ner/evokd/analyse"}
+"""Templates that go on with a conversation, and the one whose lessons they are in."""
 
 SHARES: Mapping[str, float] = {
     "pgkd/generate": 1.5,
