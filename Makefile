@@ -86,7 +86,7 @@ docs: .venv/ready ## remake docs/reference from the code
 lock: .venv/ready ## remake the pinned lists in requirements/
 	$(BIN)/python requirements/lock.py
 
-teacher: .venv/ready ## retrain the quickstart's teacher from scratch, then measure it (about 40 minutes on 2 cores without a GPU)
+teacher: .venv/ready ## retrain the quickstart's teacher from scratch, then measure it (over an hour on 2 cores without a GPU)
 	$(BIN)/python examples/quickstart/split.py
 	$(BIN)/python examples/quickstart/train_teacher.py
 	$(BIN)/python examples/quickstart/measure_teacher.py

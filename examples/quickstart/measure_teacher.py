@@ -1,7 +1,7 @@
 """Measure the quickstart's teacher and write its model card: `python examples/quickstart/measure_teacher.py`, the end of `make teacher`.
 
-The teacher runs in the real vLLM and is asked, without constrained output, exactly what the project asks. The judge of its labels is a
-student trained on all real rows but the test rows; its own accuracy on those says how far to trust it.
+The teacher runs in the real vLLM and is asked, without constrained output, exactly what the project's methods ask (`examination.py`). The
+judge of what it writes is a student trained on all real rows but the test rows; its own score on those says how far to trust it.
 """
 
 from __future__ import annotations
@@ -11,181 +11,267 @@ import asyncio
 import json
 import random
 import re
-import tempfile
-from dataclasses import dataclass
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lessons import HERE, LessonMaker, read_rows
+import jsonschema
+from examination import CODES, CONFIGS, DRAWS, HERE, TOGETHER, Examination, Row, Writing, examine, serving
+from judge import Judge, make_judge
+from lessons import read_rows
 
-from engine.batcher import Batcher
-from engine.concurrency import ConcurrencyController
-from engine.config import SamplingConfig, StudentConfig, TeacherConfig, load_config
+from engine.config import load_config
 from engine.gates import comparable
-from engine.lane import Lane
-from engine.parsing import parse_rows
-from engine.prompting import Prompter, label_schema, rows_schema
-from engine.records import Candidate, Completion, Example, Outcome
-from engine.server import VllmServer
-from engine.teacher import HttpTeacher
-from prompts import PromptLibrary
-from student.data import Rows, tokenise
-from student.hardware import choose_hardware
-from student.model import new_student
-from student.predictor import Predictor, score_rows
-from student.trainer import train
+from engine.records import Completion, Example
+from engine.strategies import Answer
+from engine.strategies.labelling import Labelled
+from engine.strategies.marker import MarkedText
 
-REQUESTS = 160
-"""Of each kind of prompt."""
-ROWS = 8
+REQUESTS = 96
+"""Assignments of each method, on each task."""
+BINS = 10
+HELD_OUT = ("seed", "validation", "test")
+EXAMPLES = 2
+"""Rows of each method and task on the card."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
-    """What came back for one kind of prompt."""
+def prompt_figures(replies: Iterable[Answer]) -> dict[str, dict[str, Any]]:
+    """By template: how many replies were JSON of the shape that was asked for and nothing else, whatever the number of items in a list; and
+    how many had that number too.
+    """
+    by_template: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for reply in replies:
+        if reply.prompt.code is not None:
+            is_code = reply.text in json.loads(reply.prompt.schema)["enum"]
+            fits = (is_code, is_code)
+        else:
+            schema = json.loads(reply.prompt.schema)
+            shape = {name: value for name, value in schema.items() if name not in ("minItems", "maxItems")}
+            fits = (_fits(reply.text, shape), _fits(reply.text, schema))
+        by_template[reply.prompt.template.partition("@")[0]].append(fits)
+    return {
+        template: {
+            "replies": len(fits),
+            "valid": round(statistics.mean(valid for valid, _ in fits), 3),
+            "valid_with_the_number_asked_for": round(statistics.mean(exact for _, exact in fits), 3),
+        }
+        for template, fits in by_template.items()
+    }
 
-    asked: list[str]
-    """The label that was asked for in each request."""
-    texts: list[str]
 
-
-def is_valid(reply: str, labels: set[str]) -> bool:
-    """A JSON list of rows, each with a text and a known label, and nothing else."""
+def _fits(text: str, schema: dict[str, Any]) -> bool:
     try:
-        rows = json.loads(reply)
-    except ValueError:
+        jsonschema.validate(json.loads(text), schema)
+    except (ValueError, RecursionError, jsonschema.ValidationError):
         return False
-    candidates = parse_rows(reply)
-    return (
-        isinstance(rows, list) and bool(candidates) and all(row.problem is None and row.text and row.label in labels for row in candidates)
-    )
+    return True
 
 
-async def ask_teacher(model: Path, sampling: SamplingConfig) -> tuple[dict[str, Replies], float, float]:
-    """Replies by kind of prompt, share of test texts labelled rightly, output tokens a second."""
-    task = load_config(HERE / "quickstart.toml").task
-    labels = tuple(label.name for label in task.labels)
-    values = {"domain": task.domain, "labels": task.labels}
-    library = PromptLibrary()
-    maker = LessonMaker(read_rows(HERE / "data" / "teacher.jsonl"), seed=99)
-    test = read_rows(HERE / "data" / "test.jsonl")
-    outcomes: dict[str, Outcome] = {}
-
-    async def record(outcome: Outcome) -> None:
-        outcomes[outcome.request_id] = outcome
-
-    with tempfile.TemporaryDirectory() as folder:
-        config = TeacherConfig(model=str(model))
-        async with (
-            VllmServer(config, run=Path(folder), log=Path(folder) / "server.log", on_phase=print) as server,
-            HttpTeacher(server.endpoint, timeout_s=300, stall_s=60) as teacher,
-            Batcher([Lane(teacher, ConcurrencyController())], attempts=2, random=random.Random(0), record=record) as batcher,
-        ):
-            prompter = Prompter(library, server.endpoint.model, sampling.model_copy(update={"constrained": False}), seed=1)
-
-            async def reply(template: str, number: int, more: dict[str, Any]) -> str:
-                schema = label_schema(labels) if template == "labelling/label" else rows_schema(labels, ROWS)
-                prompt = prompter.render(template, values | more, schema)
-                outcome = await batcher.ask(prompter.request(prompt, template, number))
-                return outcome.text if isinstance(outcome, Completion) else ""
-
-            asked = [labels[number % len(labels)] for number in range(REQUESTS)]
-            reports = [maker.report() for _ in asked]
-            examples = [Example(row.text, row.label) for row in maker.rows[:16]]
-            started = asyncio.get_running_loop().time()
-            conditional = await asyncio.gather(
-                *(reply("zerogen/generate", i, {"num_rows": ROWS, "label": label}) for i, label in enumerate(asked))
-            )
-            with_report = await asyncio.gather(
-                *(
-                    reply("pgkd/generate", i, {"num_rows": ROWS, "focus": (label,), "report": report, "examples": examples})
-                    for i, (label, report) in enumerate(zip(asked, reports, strict=True))
-                )
-            )
-            elapsed = asyncio.get_running_loop().time() - started
-            rate = batcher.statistics().completion_tokens / elapsed
-            answers = await asyncio.gather(*(reply("labelling/label", i, {"text": row.text}) for i, row in enumerate(test)))
-    right = sum(answer == json.dumps({"label": row.label}) for answer, row in zip(answers, test, strict=True)) / len(test)
-    replies = {"class_conditional": Replies(asked, list(conditional)), "with_report": Replies(asked, list(with_report))}
-    return replies, right, rate
+def method_figures(writing: Writing, judge: Judge, *, is_ner: bool) -> dict[str, Any]:
+    """`as_asked`: rows that say they are, or in which is marked, what was asked for; of texts without a label that another request
+    labelled, so says that request. `agreed`: the judge's share of labels, or its F1 on the marked entities.
+    """
+    whole = [row for row in writing.rows if row.candidate.text and (row.candidate.annotation is not None or row.candidate.label)]
+    about = [row for row in whole if row.asked]
+    examples = [_example(row) for row in whole]
+    accepted = [row for row in writing.rows if row.refusal is None]
+    texts = [row.candidate.text for row in writing.rows if row.candidate.text]
+    scores = judge.agrees(examples) if examples else None
+    return {
+        "rows_asked": writing.num_asked,
+        "rows_accepted": len(accepted),
+        "yield": _share(len(accepted), writing.num_asked),
+        "refused": dict(Counter(row.refusal.reason.value for row in writing.rows if row.refusal is not None).most_common()),
+        "as_asked": _share(sum(_is_as_asked(row) for row in about), len(about)),
+        "agreed": scores and round(scores.micro_f1 if is_ner and scores.micro_f1 is not None else scores.accuracy, 3),
+        "distinct": _share(len({comparable(text) for text in texts}), len(texts)),
+        **_copies(texts),
+        "examples": [_shown(row) for row in random.Random(0).sample(accepted, min(EXAMPLES, len(accepted)))],
+    }
 
 
-def train_judge() -> tuple[Predictor, float]:
-    """A student of all real rows but the test rows, and its accuracy on those."""
-    config = load_config(HERE / "quickstart.toml")
-    labels = [label.name for label in config.task.labels]
-    splits = {name: [Example(row.text, row.label) for row in read_rows(HERE / "data" / f"{name}.jsonl")] for name in
-              ("teacher", "seed", "validation", "test")}  # fmt: skip
-    hardware = choose_hardware()
-    student = new_student(config.student, labels, seed=0)
+def _is_as_asked(row: Row) -> bool:
+    annotation = row.candidate.annotation
+    types = {span.type for span in annotation.spans} if annotation is not None else set[str]()
+    return row.asked in (types or {row.candidate.label})
 
-    def encode(rows: list[Example]) -> Rows:
-        return Rows(tokenise(student.tokenizer, [row.text for row in rows]), [labels.index(row.label) for row in rows])
 
-    settings = StudentConfig.model_validate(config.student.model_dump() | {"epochs": 3, "min_steps": 0})
-    train(student, encode(splits["teacher"] + splits["seed"]), encode(splits["validation"]), settings, hardware, seed=0)
-    judge = Predictor(student, hardware)
-    return judge, score_rows(judge, splits["test"]).scores.accuracy
+def _example(row: Row) -> Example:
+    annotation = row.candidate.annotation
+    return Example(row.candidate.text, row.candidate.label, annotation.spans if annotation is not None else ())
+
+
+def _shown(row: Row) -> str:
+    """As on the card: entities in brackets, as in the corpus."""
+    example = _example(row)
+    if example.label:
+        return f"{example.label}: {example.text}"
+    parts: list[str] = []
+    end = 0
+    for span in example.spans:
+        parts += [example.text[end : span.start], f"[{example.text[span.start : span.end]}]({span.type})"]
+        end = span.end
+    return "".join([*parts, example.text[end:]])
+
+
+def _copies(texts: Sequence[str]) -> dict[str, Any]:
+    real = {name: {comparable(row.text) for row in read_rows(HERE / "data" / f"{name}.jsonl")} for name in ("teacher", *HELD_OUT)}
+    taught = {masked(row.text) for row in read_rows(HERE / "data" / "teacher.jsonl")}
+    return {
+        "verbatim_from_teacher_split": _share(sum(comparable(text) in real["teacher"] for text in texts), len(texts)),
+        "verbatim_but_for_numbers": _share(sum(masked(text) in taught for text in texts), len(texts)),
+        "found_in_validation_or_test": sum(comparable(text) in real[name] for text in texts for name in ("validation", "test")),
+    }
 
 
 def masked(text: str) -> str:
     """Without numbers, so that a row with another order number still counts as the same."""
-    return re.sub(r"[\w-]*\d[\w-]*", "0", comparable(text))
+    return comparable(re.sub(r"[\w-]*\d[\w-]*", "0", text))
 
 
-def measure(model: Path) -> dict[str, Any]:
-    config = load_config(HERE / "quickstart.toml")
-    labels = {label.name for label in config.task.labels}
-    replies, labelling, rate = asyncio.run(ask_teacher(model, config.sampling))
-    judge, judge_accuracy = train_judge()
-    real = {
-        name: {comparable(row.text) for row in read_rows(HERE / "data" / f"{name}.jsonl")}
-        for name in ("teacher", "seed", "validation", "test")
-    }
-    taught_masked = {masked(row.text) for row in read_rows(HERE / "data" / "teacher.jsonl")}
+def label_figures(examination: Examination) -> dict[str, Any]:
+    """How often a text of the test rows gets its label; by codes, also how sure the teacher is, once calibrated on seed rows."""
+    test, found = examination.task.test, dict[str, Any]()
+    for kind, labelling in examination.labelling.items():
+        said = [each for each in labelling.said if isinstance(each, Labelled)]
+        right = [each.label == row.label for each, row in zip(said, test, strict=True)]
+        found[kind] = {"accuracy": _share(sum(right), len(test)), "unlabelled": sum(each.label is None for each in said)}
+        sure = [each.annotation.agreement for each in said if each.annotation is not None and each.annotation.agreement is not None]
+        if kind == CODES and len(sure) == len(test):
+            found[kind] |= {
+                "mean_probability": round(statistics.mean(sure), 3),
+                "ece": round(calibration_error(sure, right), 3),
+                "doubted": sum(each.doubt is not None for each in said),
+            }
+    return found
+
+
+def mark_figures(examination: Examination) -> dict[str, Any]:
+    """Of the test rows' entities: exact ones, of the right type."""
+    found = dict[str, Any]()
+    for kind, labelling in examination.labelling.items():
+        marks = [each.marks if isinstance(each, MarkedText) else None for each in labelling.said]
+        spans = [frozenset(mark) if isinstance(mark, tuple) else None for mark in marks]
+        true = [frozenset(row.spans) for row in examination.task.test]
+        hits = sum(len(guess & real) for guess, real in zip(spans, true, strict=True) if guess is not None)
+        guessed, real = sum(len(guess) for guess in spans if guess is not None), sum(map(len, true))
+        found[kind] = {
+            "micro_f1": round(2 * hits / max(1, guessed + real), 3),
+            "precision": _share(hits, guessed),
+            "recall": _share(hits, real),
+            "whole_texts": _share(sum(guess == each for guess, each in zip(spans, true, strict=True)), len(true)),
+            "unreadable": sum(guess is None for guess in spans),
+        }
+    return found
+
+
+def calibration_error(confidences: Sequence[float], hits: Sequence[bool]) -> float:
+    """Expected calibration error over bins of equal width."""
+    bins: defaultdict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for confidence, hit in zip(confidences, hits, strict=True):
+        bins[min(BINS - 1, int(confidence * BINS))].append((confidence, hit))
+    gaps = (abs(sum(confidence - hit for confidence, hit in inside)) for inside in bins.values())
+    return sum(gaps) / max(1, len(confidences))
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 3) if whole else None
+
+
+async def ask(model: Path, requests: int) -> tuple[list[Examination], float]:
+    """Both tasks, and output tokens a second."""
+    async with serving(model) as (name, batcher):
+        started = asyncio.get_running_loop().time()
+        examinations = [await examine(task, name, batcher, requests) for task in CONFIGS]
+        elapsed = asyncio.get_running_loop().time() - started
+        return examinations, batcher.statistics().completion_tokens / elapsed
+
+
+def measure(model: Path, requests: int, judges: Path | None) -> dict[str, Any]:
+    examinations, rate = asyncio.run(ask(model, requests))
+    replies = [
+        reply
+        for examination in examinations
+        for part in (*examination.writing.values(), *examination.labelling.values())
+        for reply in part.replies
+    ]
     figures: dict[str, Any] = {
-        "judge_accuracy": round(judge_accuracy, 3),
-        "labelling_accuracy": round(labelling, 3),
         "tokens_per_s": round(rate),
-        "temperature": config.sampling.temperature,
-        "top_p": config.sampling.top_p,
+        "temperature": examinations[0].config.sampling.temperature,
+        "top_p": examinations[0].config.sampling.top_p,
+        "requests": requests,
+        "cut_off": sum(isinstance(reply.outcome, Completion) and reply.outcome.finish_reason.value == "length" for reply in replies),
+        "prompts": prompt_figures(replies),
     }
-    for kind, replied in replies.items():
-        parsed = [parse_rows(text) for text in replied.texts]
-        rows: list[Candidate] = [row for found in parsed for row in found if row.problem is None and row.label in labels]
-        as_asked = sum(row.label == label for label, found in zip(replied.asked, parsed, strict=True) for row in found)
-        judged = judge.predict([row.text for row in rows])
-        texts = [comparable(row.text) for row in rows]
+    for examination in examinations:
+        kind = examination.config.task.kind
+        is_ner = kind == "ner"
+        judge = make_judge(load_config(CONFIGS[kind]), judges and judges / f"{kind}-judge")
         figures[kind] = {
-            "requests": len(replied.texts),
-            "rows": len(rows),
-            "valid_answers": round(sum(is_valid(text, labels) for text in replied.texts) / len(replied.texts), 3),
-            "as_many_rows_as_asked": round(sum(len(found) == ROWS for found in parsed) / len(parsed), 3),
-            "label_as_asked": round(as_asked / max(1, len(rows)), 3),
-            "label_agreed_by_judge": round(sum(row.label == p.label for row, p in zip(rows, judged, strict=True)) / max(1, len(rows)), 3),
-            "verbatim_from_teacher_split": round(sum(text in real["teacher"] for text in texts) / max(1, len(rows)), 3),
-            "verbatim_but_for_numbers": round(sum(masked(row.text) in taught_masked for row in rows) / max(1, len(rows)), 3),
-            "found_in_seed_validation_or_test": sum(text in real[name] for text in texts for name in ("seed", "validation", "test")),
-            "distinct": round(len(set(texts)) / max(1, len(rows)), 3),
-            "examples": [f"{row.label}: {row.text}" for row in random.Random(0).sample(rows, min(8, len(rows)))],
+            "judge": round(judge.own.micro_f1 if is_ner and judge.own.micro_f1 is not None else judge.own.accuracy, 3),
+            "labelling": mark_figures(examination) if is_ner else label_figures(examination),
+            "methods": {name: method_figures(writing, judge, is_ner=is_ner) for name, writing in examination.writing.items()},
         }
     return figures
 
 
 def write_card(measured: dict[str, Any], training: dict[str, Any]) -> str:
     """The model card, from what `measure` gives and what `train_teacher.py` left in training.json."""
-    a, b = measured["class_conditional"], measured["with_report"]
-    examples = "\n".join(f"- {example}" for example in [*a["examples"], *b["examples"]])
-    scalars = {name: value for name, value in measured.items() if not isinstance(value, dict)}
+    labels, entities = measured["classification"], measured["ner"]
     card = (HERE / "teacher_card.md").read_text(encoding="utf-8")
-    return card.format(**scalars, **training, a=a, b=b, requests=a["requests"], examples=examples)
+    return card.format(
+        **{name: value for name, value in measured.items() if not isinstance(value, dict)},
+        **training,
+        draws=DRAWS,
+        together=TOGETHER,
+        label_judge=labels["judge"],
+        entity_judge=entities["judge"],
+        label=labels["labelling"],
+        mark=entities["labelling"],
+        label_methods=_methods_table(labels["methods"]),
+        entity_methods=_methods_table(entities["methods"]),
+        prompts=_prompts_table(measured["prompts"]),
+        label_examples=_examples(labels["methods"]),
+        entity_examples=_examples(entities["methods"]),
+    )
+
+
+def _methods_table(methods: dict[str, dict[str, Any]]) -> str:
+    columns = ("yield", "as_asked", "agreed", "distinct", "verbatim_from_teacher_split", "verbatim_but_for_numbers")
+    lines = ["| method | rows accepted | as asked | judge agrees | distinct | verbatim | verbatim but for numbers | refused |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, figures in methods.items():
+        refused = ", ".join(f"{reason} {count}" for reason, count in figures["refused"].items())
+        lines.append(f"| `{name}` | {' | '.join(_percent(figures[column]) for column in columns)} | {refused} |")
+    return "\n".join(lines)
+
+
+def _prompts_table(prompts: dict[str, dict[str, Any]]) -> str:
+    lines = ["| prompt | replies | valid | with the number asked for |", "|---|---|---|---|"]
+    for name, figures in sorted(prompts.items(), key=lambda item: (item[0].startswith("ner/"), item[0])):
+        lines.append(
+            f"| `{name}` | {figures['replies']} | {_percent(figures['valid'])} | {_percent(figures['valid_with_the_number_asked_for'])} |"
+        )
+    return "\n".join(lines)
+
+
+def _examples(methods: dict[str, dict[str, Any]]) -> str:
+    return "\n".join(f"- ({name}) {example}" for name, figures in methods.items() for example in figures["examples"])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "teacher")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="assignments of each method on each task")
+    parser.add_argument("--judges", type=Path, help="folder where the judges are kept, or lie already")
     options = parser.parse_args()
-    figures = measure(options.model.resolve())
+    figures = measure(options.model.resolve(), options.requests, options.judges)
     (options.model / "measured.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     training = json.loads((options.model / "training.json").read_text())
     (options.model / "README.md").write_text(write_card(figures, training), encoding="utf-8")
