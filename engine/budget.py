@@ -31,10 +31,23 @@ class Budget:
     """Of one run, over all the processes that work on it."""
 
     def __init__(
-        self, config: BudgetConfig, rounds: Sequence[RoundRecord], worked_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        config: BudgetConfig,
+        rounds: Sequence[RoundRecord],
+        worked_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        gpus: float = 0.0,
+        money_per_s: float = 0.0,
     ) -> None:
-        """`rounds`: those that are complete. `worked_s`: what earlier processes have worked on the run."""
-        self._seconds = config.seconds
+        """`rounds`: those that are complete. `worked_s`: what earlier processes have worked on the run. `gpus` and money are used up by the
+        second, busy or not.
+        """
+        self._clocks = (
+            (config.seconds, 1.0, "{:,.0f} seconds"),
+            (config.gpu_seconds, gpus, "{:,.0f} GPU seconds"),
+            (config.money, money_per_s, "{:,.2f} in money"),
+        )
         self._clock = clock
         self._began_s = clock() - worked_s
         self._done = sum(record.assignments for record in rounds)
@@ -65,6 +78,8 @@ class Budget:
         for limit in (self._tokens, self._rows):
             if limit is not None and not limit.has_room(self._done, self._begun):
                 return f"the budget of {limit.limit:,} {limit.name} is used up ({limit.spent:,})"
-        if self._seconds is not None and self._clock() - self._began_s >= self._seconds:
-            return f"the budget of {self._seconds:,.0f} seconds is used up"
+        worked_s = self._clock() - self._began_s if any(limit is not None for limit, *_ in self._clocks) else 0.0
+        for limit, per_s, words in self._clocks:
+            if limit is not None and worked_s * per_s >= limit:
+                return f"the budget of {words.format(limit)} is used up"
         return None

@@ -262,6 +262,26 @@ class BudgetConfig(_Section):
     accepted_rows: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
     """That processes work on the run, server start and training included."""
+    gpu_seconds: float | None = Field(default=None, gt=0)
+    """Those seconds for each GPU that the teacher's servers hold (`cost.gpus`), busy or not."""
+    money: float | None = Field(default=None, gt=0)
+    """In `cost.currency`: what those seconds cost by the prices in `[cost]`, and the energy by `cost.watts`."""
+
+
+class StopConfig(_Section):
+    """When going on no longer pays: judged by the same validation rows before and after, at the upper end of the gain's interval. So a run
+    ends when a gain worth having could not have been missed by chance; few validation rows show little, and let it go on.
+    """
+
+    window: int = Field(default=3, ge=1)
+    """Rounds over which the gain is looked at."""
+    min_gain: float | None = Field(default=None, ge=0, lt=1)
+    """Stop when they have surely gained less than this, in the share of validation rows that are right (0.01: one in a hundred); None never
+    does."""
+    min_gain_per_1000_tokens: float | None = Field(default=None, ge=0)
+    """The same by 1,000 teacher tokens of those rounds."""
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    """Of the interval, one-sided."""
 
 
 class CostConfig(_Section):
@@ -326,6 +346,7 @@ class RunConfig(_Section):
     engine: EngineConfig = EngineConfig()
     loop: LoopConfig = LoopConfig()
     budget: BudgetConfig = BudgetConfig()
+    stop: StopConfig = StopConfig()
     cost: CostConfig = CostConfig()
 
     @model_validator(mode="after")
@@ -335,6 +356,17 @@ class RunConfig(_Section):
             raise ValueError(
                 f"strategy.type = {self.strategy.type} moves and drops words, and would tear entities; "
                 f"for task.kind = ner there are {fitting}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> RunConfig:
+        cost = self.cost
+        is_priced = cost.gpu_hour_price or cost.machine_hour_price or (cost.kwh_price and cost.watts)
+        if self.budget.money is not None and not is_priced:
+            raise ValueError(
+                "budget.money is set, but nothing costs anything by the second; give cost.gpu_hour_price, cost.machine_hour_price, or "
+                "cost.kwh_price with cost.watts"
             )
         return self
 

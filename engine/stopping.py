@@ -1,4 +1,6 @@
-"""When a run stops and which round's student is kept: the lowest validation loss, and patience (PGKD). Pure: reports in, decision out."""
+"""When a run stops and which round's student is kept: the lowest validation loss, patience (PGKD), and what the last rounds can have gained
+at most. Pure: reports in, decision out.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from engine.config import StopConfig
+from engine.gain import last_gain
+from engine.records import RoundRecord, Totals
 from engine.reports import WeaknessReport
 
 
@@ -33,6 +38,34 @@ class Patience:
             return f"no lower validation loss in {waited} rounds"
         if reports[-1].round >= self.rounds:
             return f"all {self.rounds} rounds done"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Payoff:
+    """Whether the last rounds may have brought what going on is worth."""
+
+    config: StopConfig
+
+    def reason_to_stop(self, reports: Sequence[WeaknessReport], rounds: Sequence[RoundRecord]) -> str | None:
+        """`reports` as of Patience; `rounds`: those that are complete."""
+        config = self.config
+        if config.min_gain is None and config.min_gain_per_1000_tokens is None:
+            return None
+        gain = last_gain(reports, config.window)
+        if gain is None:
+            return None
+        at_most = gain.at_most(config.confidence)
+        brought = (
+            f"rounds {gain.since + 1} to {gain.until} gained {gain.share:+.3f} on validation ({gain.fixed} of {gain.num_rows} rows fixed, "
+            f"{gain.broken} broken), at most {at_most:+.3f} ({config.confidence:.0%})"
+        )
+        if config.min_gain is not None and at_most < config.min_gain:
+            return f"{brought}: less than stop.min_gain = {config.min_gain:g}"
+        tokens = Totals.of([record for record in rounds if gain.since < record.round <= gain.until]).tokens
+        if config.min_gain_per_1000_tokens is not None and tokens and 1000 * at_most / tokens < config.min_gain_per_1000_tokens:
+            wanted = f"less than stop.min_gain_per_1000_tokens = {config.min_gain_per_1000_tokens:g}"
+            return f"{brought}, which is {1000 * at_most / tokens:.2g} for 1,000 of {tokens:,} teacher tokens: {wanted}"
         return None
 
 

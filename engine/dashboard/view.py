@@ -21,7 +21,7 @@ from rich.text import Span, Text
 
 from engine.dashboard.curve import interval_bar, sparkline
 from engine.display import SHORT, bar, inert
-from engine.status import Notice, Point, Range, ServerStatus, Stage, Status, WeakClass
+from engine.status import Notice, Point, Range, ScoreForecast, ServerStatus, Stage, Status, WeakClass
 
 _STYLIST = Console()
 """Knows what styles are called."""
@@ -266,7 +266,13 @@ def _left(status: Status) -> list[Text]:
     if not status.state.has_heartbeat:
         return []
     parts = [f"{name} {_range(left)}" for name, left in (("round", status.round_left), ("run", status.run_left)) if left]
-    return [_line("Left", "; ".join(parts) or ("not to be told yet", "dim"))]
+    left = _line("Left", "; ".join(parts) or ("not to be told yet", "dim"))
+    return [left, *([_forecast(status.score_forecast)] if status.score_forecast else [])]
+
+
+def _forecast(forecast: ScoreForecast) -> Text:
+    score = f"macro F1 {forecast.macro_f1:.3f} ({forecast.low:.3f} to {forecast.high:.3f})"
+    return _line("Forecast", score, (f" at the end, with {forecast.rows:,} rows", "dim"))
 
 
 def _budget(status: Status) -> list[Text]:

@@ -115,6 +115,11 @@ class Store:
         return self._rounds[-1].round if self._rounds else 0
 
     @property
+    def rounds(self) -> Sequence[RoundRecord]:
+        """The completed ones, in order."""
+        return self._rounds
+
+    @property
     def totals(self) -> Totals:
         return Totals.of(self._rounds)
 

@@ -63,3 +63,13 @@ def test_rounds_of_earlier_processes_are_used_up() -> None:
 def test_seconds_count_from_the_first_process(now: float, may_begin: bool) -> None:
     times = iter([0.0, now])
     assert Budget(BudgetConfig(seconds=40), [], worked_s=30.0, clock=lambda: next(times)).begin() is may_begin
+
+
+def test_gpu_seconds_and_money_are_used_up_by_the_second() -> None:
+    def reason(now: float, **limits: float) -> str | None:
+        return Budget(BudgetConfig(**limits), [], 30.0, clock=iter([0.0, now]).__next__, gpus=2, money_per_s=0.01).reason_to_stop()  # pyright: ignore[reportArgumentType]
+
+    assert reason(9.0, gpu_seconds=80) is None
+    assert reason(10.0, gpu_seconds=80) == "the budget of 80 GPU seconds is used up"
+    assert reason(9.0, money=0.4) is None
+    assert reason(10.0, money=0.4) == "the budget of 0.40 in money is used up"

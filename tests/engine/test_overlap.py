@@ -10,7 +10,7 @@ from types import TracebackType
 import pytest
 
 from engine import loop
-from engine.config import LoopConfig, RunConfig
+from engine.config import LoopConfig, RunConfig, StopConfig
 from engine.errors import StudentError
 from engine.progress import Silent
 from engine.records import Finish, RowCounts
@@ -146,6 +146,21 @@ async def test_patience_waits_for_the_reports_on_all_that_was_asked(tmp_path: Pa
         summary = await run_paced(monkeypatch, config.model_copy(update={"strategy": strategy}), tmp_path, pace)
     assert summary.stopped == "no lower validation loss in 2 rounds"
     assert (summary.rounds, summary.student.after.round) == (5, 3)
+
+
+async def test_a_run_ends_when_its_rounds_gain_nothing_and_says_so_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_report
+    monkeypatch.setattr(
+        "tests.engine.test_overlap.make_report",
+        lambda round, loss: made(round, loss=loss, hits="1" * 900 + "0" * 100),  # pyright: ignore[reportUnknownLambdaType]
+    )
+    async with ScriptedServer() as server:
+        config = ahead(make_config(server.base_url, rounds=9), 1).model_copy(update={"stop": StopConfig(window=2, min_gain=0.01)})
+        summary = await run_paced(monkeypatch, config, tmp_path, {1: 2, 2: 3, 3: 3})
+    # Round 3 was asked before the report on round 2 came, and was learned.
+    assert summary.rounds == 3
+    assert summary.stopped == read_json(tmp_path / "finish.json", Finish).reason
+    assert summary.stopped.startswith("rounds 2 to 3 gained +0.000 on validation")
 
 
 async def test_a_student_that_is_killed_is_started_again_and_the_teacher_goes_on(tmp_path: Path) -> None:
