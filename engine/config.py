@@ -133,6 +133,9 @@ class SamplingConfig(_Section):
 class LabellingConfig(_Section):
     """How texts are labelled that were written without a label, or that come from the pool."""
 
+    texts_per_request: int | None = Field(default=None, ge=1)
+    """Texts of one reply that are labelled, or marked, in one request. None labels all of them together, which spares prompts; small models
+    lose count, and are better asked about one at a time."""
     soft: bool = False
     """Ask for the teacher's distribution over the labels, by the log-probabilities of short codes, one text a request. Rows then carry
     probabilities, which the student learns from (`student.soft_labels`). It wants a server that gives log-probabilities, as vLLM does."""

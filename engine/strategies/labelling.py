@@ -55,6 +55,7 @@ class Labeller(TextLabeller[Labelled]):
     """Asks for one label a text, with what each label means. The prompts of a run differ in their texts only."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter) -> None:
+        super().__init__(prompter.labelling.texts_per_request)
         self._task = task
         self._prompter = prompter
         self._config = prompter.labelling
@@ -72,7 +73,7 @@ class Labeller(TextLabeller[Labelled]):
     async def label(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
         if self._config.soft:
             return await together(self._weigh(place, text, ask) for place, text in enumerate(texts))
-        return await self._vote(texts, ask)
+        return await super().label(texts, ask)
 
     def judge(self, candidate: Candidate, labelled: Labelled, asked: str | None = None) -> Candidate:
         """Texts that get no label, or none that is sure enough, have a problem; one that was to have another label is a disagreement."""
@@ -104,7 +105,7 @@ class Labeller(TextLabeller[Labelled]):
 
     # One label a text from each teacher.
 
-    async def _vote(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
+    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
         count = len(texts)
         if count == 1:
             prompt = self._opening(ONE, count).finish({"text": texts[0]}, label_schema(self._task.label_names))

@@ -43,13 +43,14 @@ class Marker(TextLabeller[MarkedText]):
 
     def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
         """`values`: what every template of the task knows."""
+        super().__init__(prompter.labelling.texts_per_request)
         self._types = task.label_names
         self._marking: Marking = task.marking
         self._prompter = prompter
         self._values = values
         self._openings: dict[tuple[str, int], Opening] = {}
 
-    async def label(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
+    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
         """Spans are of a text without white space around it, as rows are."""
         texts, count = [text.strip() for text in texts], len(texts)
         if count == 1:

@@ -18,9 +18,19 @@ Said = TypeVar("Said")
 class TextLabeller(ABC, Generic[Said]):
     """Asks for the labels, or the entities, of texts that stand already."""
 
-    @abstractmethod
+    def __init__(self, texts_per_request: int | None) -> None:
+        """None asks about all texts that it is given together."""
+        self._texts_per_request = texts_per_request
+
     async def label(self, texts: Sequence[str], ask: Ask) -> list[Said]:
         """In the order of the texts, of which there is at least one."""
+        size = self._texts_per_request or len(texts)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return [said for part in await together(self._label_together(part, ask) for part in parts) for said in part]
+
+    @abstractmethod
+    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[Said]:
+        """In one request of each teacher."""
 
     @abstractmethod
     def judge(self, candidate: Candidate, labelled: Said, asked: str | None = None) -> Candidate:

@@ -200,6 +200,23 @@ async def test_teachers_without_probabilities_vote() -> None:
     assert len(asking.requests) == 3
 
 
+async def test_texts_are_asked_about_in_as_small_parts_as_is_wanted() -> None:
+    def answer(request: Request) -> str:
+        return (
+            '[{"number": 1, "label": "label0"}, {"number": 2, "label": "label1"}]'
+            if " 2 " in request.messages[-1].content
+            else '{"label": "label1"}'
+        )
+
+    asking = make_asking(make_task(2), answer, texts_per_request=2)
+    rows = await asking.labeller.complete(texts("a", "b", "c", "d", "e"), asking.ask)
+    assert [row.label for row in rows] == ["label0", "label1", "label0", "label1", "label1"]
+    assert len(asking.requests) == 3
+    alone = make_asking(make_task(2), answer, texts_per_request=1)
+    assert [row.label for row in await alone.labeller.complete(texts("a", "b"), alone.ask)] == ["label1", "label1"]
+    assert len(alone.requests) == 2
+
+
 async def test_one_teacher_without_probabilities_knows_no_agreement() -> None:
     asking = make_asking(make_task(2), lambda _: '{"label": "label1"}', min_agreement=1.0)
     (row,) = await asking.labeller.complete(texts("a"), asking.ask)
