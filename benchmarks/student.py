@@ -3,11 +3,11 @@
     python -m benchmarks.student --rows 3000 --repeats 3 --out benchmarks/results/student.json
 
 Ours and Hugging Face's Trainer get the same rows, starting weights, epochs, batch size, optimizer and precision, one after the other, with
-another draw of rows and other weights each time; the clock runs from texts to the trained network, with validation after each epoch. F1 is
-macro, on test. SetFit gets a few rows a class, as it is made for them, and ours sends each of them through the encoder as often, in batches
-of 8, without looking at more than a few validation rows; it runs in an environment of its own
-(`python -m benchmarks.peers.environments setfit`), and is left out where that is not there. The data sets are Parquet files with `text` and
-`label`, `NAME/{train,validation,test}.parquet` in the folder that --data or REFLUX_BENCH_DATA names; without it only updates are measured.
+another draw of rows and other weights each time; the Trainer once as it comes, and once told to put rows of like length together. The clock
+runs from texts to the trained network, with validation after each epoch. F1 is macro, on test. SetFit gets a few rows a class, as it is made
+for them, and ours sends each of them through the encoder as often, in batches of 8, without looking at more than a few validation rows; it
+runs in an environment of its own (`python -m benchmarks.peers.environments setfit`), and is left out where that is not there. The data sets
+are those of `benchmarks.data_sets`; without them only updates are measured.
 
 An update is the worker's own: 200 rows that have come in are tokenised, predicted, learned beside as many replayed ones, saved and reported
 on, by a small random encoder, so that whatever grows with the rows seen would show.
@@ -54,6 +54,7 @@ from student.trainer import Training, train
 
 ROOT = Path(__file__).parents[1]
 DATA_SETS = ("ag_news", "clinc150")
+SIDES = ("ours", "hf_trainer", "hf_trainer_grouped")
 WORDS = 20
 """In each text of the update runs."""
 UPDATE_ROWS = 200
@@ -110,8 +111,10 @@ def train_ours(split: Split, config: StudentConfig, hardware: Hardware, seed: in
     return finish_run(student, split, config, hardware, seed, start, cpu)
 
 
-def train_hugging_face(split: Split, config: StudentConfig, hardware: Hardware, seed: int) -> Run:
-    """Its defaults but for what both are told; padding to the batch is the usual collator's."""
+def train_hugging_face(split: Split, config: StudentConfig, hardware: Hardware, seed: int, *, grouped: bool = False) -> Run:
+    """Its defaults but for what both are told; padding to the batch is the usual collator's. `grouped`: batches of like length too, which
+    it can do and does not by itself.
+    """
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     student = new_student(config, split.labels, seed)
@@ -140,6 +143,7 @@ def train_hugging_face(split: Split, config: StudentConfig, hardware: Hardware, 
             seed=seed,
             bf16=hardware.precision == "bfloat16",
             use_cpu=hardware.device.type == "cpu",
+            train_sampling_strategy="group_by_length" if grouped else "random",
         )
         trainer = Trainer(
             model=student.model,
@@ -212,13 +216,15 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         head_learning_rate=1e-2,
     )
     hardware = choose_hardware("auto", config.precision)
-    runs: dict[str, list[Run]] = {"ours": [], "hf_trainer": []}
+    runs: dict[str, list[Run]] = {side: [] for side in SIDES}
     setfit: dict[str, list[Run]] = {"ours": [], "setfit": []}
-    skipped = "" if options.setfit else "left out by --no-setfit"
+    skipped = "" if options.setfit and folder.name in options.setfit_data_sets else "left out by --no-setfit or --setfit-data-sets"
     for seed in range(options.repeats):
         split = draw_split(folder, options.rows, options.test_rows, seed)
         runs["ours"].append(train_ours(split, config, hardware, seed))
         runs["hf_trainer"].append(train_hugging_face(split, config, hardware, seed))
+        runs["hf_trainer_grouped"].append(train_hugging_face(split, config, hardware, seed, grouped=True))
+        print(f"{folder.name}, seed {seed}: " + ", ".join(f"{name} {found[-1].rows_per_s:.1f} rows/s" for name, found in runs.items()))
         if not skipped:
             few = few_rows(split, options.setfit_rows)
             try:
@@ -234,6 +240,8 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "precision": hardware.precision,
         "ratio_to_hf_trainer": ratio(runs["ours"], runs["hf_trainer"], "train_s"),
         "ratio_to_hf_trainer_cpu": ratio(runs["ours"], runs["hf_trainer"], "cpu_s"),
+        "ratio_to_hf_trainer_grouped": ratio(runs["ours"], runs["hf_trainer_grouped"], "train_s"),
+        "ratio_to_hf_trainer_grouped_cpu": ratio(runs["ours"], runs["hf_trainer_grouped"], "cpu_s"),
         "macro_f1": {name: statistics.mean(run.macro_f1 for run in found) for name, found in runs.items()},
         "rows_per_s": {name: statistics.median(run.rows_per_s for run in found) for name, found in runs.items()},
         "runs": {name: [asdict(run) for run in found] for name, found in runs.items()},
@@ -358,6 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--setfit", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--setfit-data-sets", nargs="*", default=list(DATA_SETS), help="those on which SetFit is compared")
     parser.add_argument("--setfit-rows", type=int, default=8, help="rows a class")
     parser.add_argument("--seen", type=int, nargs="*", default=[1_000, 10_000, 50_000], help="rows before the updates")
     parser.add_argument("--updates", type=int, default=5)
@@ -374,12 +383,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         content["data_sets"][name] = compare(data / name, options)
     found = {name: result for name, result in content["data_sets"].items() if "skipped" not in result}
     lines = [
-        (name, result["rows_per_s"]["ours"], result["rows_per_s"]["hf_trainer"], result["ratio_to_hf_trainer"],
-         result["ratio_to_hf_trainer_cpu"], result["macro_f1"]["ours"], result["macro_f1"]["hf_trainer"])
+        (name, *(result["rows_per_s"][side] for side in SIDES), result["ratio_to_hf_trainer"], result["ratio_to_hf_trainer_grouped"],
+         *(result["macro_f1"][side] for side in SIDES))
         for name, result in found.items()
     ]  # fmt: skip
     if lines:
-        columns = ("data set", "rows/s ours", "HF Trainer", "ratio", "of CPU time", "macro F1 ours", "HF Trainer")
+        columns = ("data set", "rows/s", "Trainer", "grouped", "ratio", "to grouped", "macro F1", "Trainer", "grouped")
         console.print(plain_table(columns, lines, title="Training"))
         content["ratio_to_hf_trainer"] = min(result["ratio_to_hf_trainer"] for result in found.values())
     for name, result in found.items():
