@@ -4,10 +4,10 @@
 
 Ours and Hugging Face's Trainer get the same rows, starting weights, epochs, batch size, optimizer and precision, one after the other, with
 another draw of rows and other weights each time; the Trainer once as it comes, and once told to put rows of like length together. The clock
-runs from texts to the trained network, with validation after each epoch. F1 is macro, on test. SetFit gets a few rows a class, as it is made
-for them, and ours sends each of them through the encoder as often, in batches of 8, without looking at more than a few validation rows; it
-runs in an environment of its own (`python -m benchmarks.peers.environments setfit`), and is left out where that is not there. The data sets
-are those of `benchmarks.data_sets`; without them only updates are measured.
+runs from texts to the trained network, with validation after each epoch. F1 is macro, on test. SetFit gets a few rows a class, as it is
+made for them, and ours sends each of them through the encoder as often, in batches of 8, without looking at more than a few validation
+rows; it runs in an environment of its own (`python -m benchmarks.peers.environments setfit`), and is left out where that is not there. The
+data sets are those of `benchmarks.data_sets`; without them only updates are measured.
 
 An update is the worker's own: 200 rows that have come in are tokenised, predicted, learned beside as many replayed ones, saved and reported
 on, by a small random encoder, so that whatever grows with the rows seen would show.

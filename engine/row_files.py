@@ -189,7 +189,7 @@ def _check_columns(file: Path, schema: pa.Schema, columns: Columns) -> None:
         if name not in schema.names:
             near = difflib.get_close_matches(name, [found.strip() for found in schema.names], n=1)
             hint = f" ({near[0]!r} is near)" if near else ""
-            raise UserError(f"{file}: no column {name!r}; it has {there}{hint}, expected {', '.join(columns.names)}")
+            raise UserError(f"{file}: no column {name!r}; it has {there}{hint}; expected {', '.join(columns.names)}")
         if schema.names.count(name) > 1:
             raise UserError(f"{file}: the column {name!r} is there {schema.names.count(name)} times; it has {there}")
         kind = schema.field(name).type

@@ -34,9 +34,9 @@ def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence
         for number, row in enumerate(rows, start=1):
             unknown = [name for name in ([span.type for span in row.spans] if first.marks_spans else [row.label]) if name not in known]
             if unknown:
-                shown = ", ".join(predictor.labels[:5])
+                shown = ", ".join(predictor.labels[:5]) + (", …" if len(predictor.labels) > 5 else "")
                 raise UserError(
-                    f"row {number} has the label {unknown[0]!r}, which the {which} student does not know (it knows {shown}, …); "
+                    f"row {number} has the label {unknown[0]!r}, which the {which} student does not know (it knows {shown}); "
                     "two students are compared on rows whose labels both know"
                 )
     names = tuple(dict.fromkeys((*first.labels, *second.labels)))

@@ -77,7 +77,10 @@ def score_rows(predictor: TextPredictor, rows: Sequence[Example], batch_size: in
             if name not in position:
                 what = "type" if marks_spans else "label"
                 shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-                raise UserError(f"row {number} has the {what} {name!r}, which the student does not know; its {what}s are {shown}")
+                raise UserError(
+                    f"row {number} has the {what} {name!r}, which the student does not know; its {what}s are {shown}; leave such rows out, "
+                    "or score a student that knows them"
+                )
     if marks_spans:
         return evaluate_spans(predicted, rows)
     return score(predicted.log_probabilities, [position[row.label] for row in rows], names)

@@ -184,7 +184,15 @@ def serve_student(
 
 def rows_for(predictor: TextPredictor, data: Path) -> list[Example]:
     """Real rows as this student answers: with labels, or with marked entities."""
-    return read_marked_examples(data, predictor.labels) if predictor.marks_spans else read_examples(data)
+    if not predictor.marks_spans:
+        return read_examples(data)
+    rows = read_marked_examples(data, predictor.labels)
+    if not any(row.spans for row in rows):
+        raise UserError(
+            f"{data}: no entity is marked in any of its {len(rows)} rows, and this student marks entities; expected columns tokens and "
+            "tags, a text with spans, or tags such as <place>Bern</place> in the text"
+        )
+    return rows
 
 
 def student_folder(path: Path) -> Path:

@@ -110,7 +110,7 @@ GOOD = '{"text": "x", "label": "a"}\n'
         ("rows.csv", "text,label\n", "no rows"),
         ("rows.jsonl", "\n\n", "not a readable .jsonl file"),
         # Columns.
-        ("rows.csv", "words,label\nx,a\n", "no column 'text'; it has words, label, expected text, label"),
+        ("rows.csv", "words,label\nx,a\n", "no column 'text'; it has words, label; expected text, label"),
         ("rows.csv", "text, label\nx,a\n", "no column 'label'; it has text,  label ('label' is near)"),
         ("rows.csv", "text,text,label\nx,y,a\n", "the column 'text' is there 2 times"),
         ("rows.jsonl", '{"text": "x"}', "no column 'label'; it has text"),

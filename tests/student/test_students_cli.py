@@ -17,8 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.cli import app
+from engine.config import StudentConfig
 from engine.errors import UserError
 from student.export import Exported
+from student.model import new_student, save_student
 from tests.student.builders import LABELS, make_config, make_run
 
 REFLUX = [sys.executable, "-m", "engine.cli"]
@@ -60,6 +62,30 @@ def test_wrong_input_is_told_at_once(
     result = invoke("predict", trained, data, *options)
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,kind\nan apple,fruit\n", "no column 'label'; it has text, kind; expected text, label"),
+        ("text,label\na stone,mineral\n", "row 1 has the label 'mineral', which the (first )?student does not know"),
+        ("text,label\n", "no rows"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_rows_that_cannot_be_scored_are_told(command: str, content: str, message: str, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    result = invoke(command, *[trained] * (2 if command == "compare" else 1), tmp_path / "rows.csv")
+    assert isinstance(result.exception, UserError)
+    assert re.search(message, str(result.exception))
+
+
+def test_rows_without_any_entity_say_nothing_of_a_student_that_marks_them(encoder: Path, tmp_path: Path) -> None:
+    save_student(new_student(StudentConfig(encoder=str(encoder)), LABELS, 0, "ner"), tmp_path / "student")
+    (tmp_path / "rows.csv").write_text("text,label\nan apple,fruit\n")
+    result = invoke("evaluate", tmp_path / "student", tmp_path / "rows.csv")
+    assert isinstance(result.exception, UserError)
+    assert "no entity is marked in any of its 1 rows" in str(result.exception)
 
 
 def test_a_line_is_answered_while_the_pipe_stays_open(exported: Exported) -> None:

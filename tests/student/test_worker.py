@@ -326,6 +326,20 @@ def test_a_planted_weakness_comes_first(mining: str, sentence_encoder: Path, tmp
     assert [row.confidence for row in mined.hard] == sorted((row.confidence for row in mined.hard), reverse=True)
 
 
+def test_a_class_that_is_mislabelled_as_anything_comes_first(sentence_encoder: Path, tmp_path: Path) -> None:
+    """The teacher calls half of the fruits tools and half beasts. Which of them the student takes most for is its own affair."""
+    others = [label for label in LABELS if label != "fruit"]
+    run = make_run(tmp_path / "run", make_config(tmp_path, sentence_encoder, strategy={"mining": "train"}, student={"epochs": 6}))
+    rows = make_rows(16, 30)
+    wrong = [replace(row, label=others[number % 2]) if row.label == "fruit" else row for number, row in enumerate(rows)]
+    complete_round(run, 1, wrong)
+    finish(run, 0, 1)
+    work(run)
+    first = reports(run)[1].weaknesses[0]
+    assert first.labels[0] == "fruit"
+    assert first.missed > first.num_rows / 2
+
+
 def test_no_text_of_validation_or_test_leaves(undisturbed: RunDir) -> None:
     """Rows of which the student missed some, so that there is something to give examples of."""
     assert any(report.weaknesses for report in reports(undisturbed))
