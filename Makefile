@@ -74,7 +74,7 @@ bench-structured: .venv/ready ## constrained output against free: schema failure
 bench-dashboard: .venv/ready ## what watching costs a run
 	$(BIN)/python -m benchmarks.dashboard
 
-methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (about an hour on 2 cores; resumes)
+methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour or more on 2 quiet cores; resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods --jobs 2
 
 bench-bulk: .venv/ready ## a million rows in bulk, killed three times on the way (about ten minutes)

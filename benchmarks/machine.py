@@ -12,7 +12,9 @@ from engine.manifest import installed_versions
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, versions and commit, as plain JSON values."""
+    """Processor, cores, memory, versions and commit, as plain JSON values; and how many processes wanted a core in the last five minutes,
+    without which a speed cannot be believed.
+    """
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "")
@@ -20,6 +22,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
         "instructions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
+        "load_average": round(os.getloadavg()[1], 1),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
         "packages": installed_versions(),
