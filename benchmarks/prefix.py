@@ -17,11 +17,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 from rich.console import Console
 
 from benchmarks.knee import record_nothing

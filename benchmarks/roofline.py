@@ -19,11 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import uvloop
+from msgspec import structs
 from rich.console import Console
 
 from benchmarks.machine import describe_machine
@@ -71,7 +71,7 @@ def generate_offline(model: Path, draws: Sequence[Request], config: RunConfig, f
     prompts = folder / "prompts.jsonl"
     with prompts.open("w") as file:
         for draw in draws:
-            messages = [asdict(message) for message in draw.messages]
+            messages = [structs.asdict(message) for message in draw.messages]
             sampling = draw.sampling
             line = {"messages": messages, "seed": sampling.seed, "max_tokens": sampling.max_tokens, "json_schema": sampling.json_schema}
             file.write(json.dumps(line) + "\n")

@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from engine.backlog import Backlog
 from engine.concurrency import Observation

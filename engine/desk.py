@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from itertools import chain, repeat
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from engine.gates import Gates, Refusal
 from engine.prompting import Prompt, Prompter

@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+from msgspec.structs import replace
 
 import prompts
 from engine.config import LabellingConfig, RunConfig, SamplingConfig
@@ -28,8 +30,7 @@ LOCAL = "local"
 Role: TypeAlias = Literal["system", "user"]
 
 
-@dataclass(frozen=True, slots=True)
-class CodeForm:
+class CodeForm(msgspec.Struct, frozen=True, gc=False):
     """How an answer is asked for that is one of some short codes, with the log-probabilities of its tokens."""
 
     regex: str
@@ -37,8 +38,7 @@ class CodeForm:
     top_logprobs: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True, gc=False):
     """A rendered prompt with the JSON schema its answer should have."""
 
     template: str
@@ -48,7 +48,7 @@ class Prompt:
     """Of the messages."""
     temperature: float | None = None
     """Instead of the configured one."""
-    reply: str | None = field(default=None, repr=False)
+    reply: str | None = None
     """What a program answers in the teacher's place; recorded like any answer, at no tokens."""
     code: CodeForm | None = None
     """Instead of the schema. What such an answer ends by is its length."""
@@ -58,7 +58,7 @@ class Prompt:
     """Tells its draw from others of the assignment, where they are asked side by side; None counts turns."""
     is_once: bool = False
     """Asked once in a run, in whatever assignment comes first; `series` names it in the whole run."""
-    variants: tuple[Prompt, ...] = field(default=(), repr=False)
+    variants: tuple[Prompt, ...] = ()
     """The same said by each variant of the template, if it has any; `Prompter.word` decides which is sent."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import structs
 
 from benchmarks.torture.ledger import Ledger
 from benchmarks.torture.subject import ROWS_PER_CALL, Work, digest, digest_text
@@ -196,7 +197,7 @@ def _digests(calls: pa.Table) -> dict[str, str]:
 
 
 def _row_counts(call: dict[str, Any]) -> RowCounts:
-    return RowCounts(*(call[f"rows_{kind.name}"] for kind in fields(RowCounts)))
+    return RowCounts(*(call[f"rows_{kind.name}"] for kind in structs.fields(RowCounts)))
 
 
 def _twice(keys: Iterable[Any]) -> set[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import jinja2
 import pyarrow as pa
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from msgspec import structs
 
 from engine.endpoint import served_name
 from engine.export.rows import PROBABILITIES, SPANS
@@ -132,7 +133,7 @@ def render_card(facts: Facts) -> str:
         "train": train,
         "labels": [{**label, "num_rows": facts.classes.get(label["name"], 0)} for label in config["task"]["labels"]],
         "num_labelled": max(1, sum(facts.classes.values())),
-        "counts": asdict(sum((record.rows for record in facts.rounds), RowCounts())),
+        "counts": structs.asdict(sum((record.rows for record in facts.rounds), RowCounts())),
         "reasons": reasons,
         "size_category": size_category(train.num_rows),
         "features": [_features(split.schema, names if set(facts.classes) <= set(names) else None) for split in facts.splits],

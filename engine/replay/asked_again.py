@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from msgspec import structs
+
 from engine.ceiling import make_ceilings
 from engine.config import RunConfig
 from engine.crew import Crew, Tally
@@ -153,7 +155,7 @@ class AskedAgain:
                 "with --no-ask only rejected rows are judged"
             )
         assignments = [
-            replace(
+            structs.replace(
                 planned[letter.first_assignment],
                 id=f"r{self._plan.round:04d}-{letter.assignment}",
                 number=number,

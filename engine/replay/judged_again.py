@@ -11,10 +11,10 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from engine.gates import Gatekeeper
 from engine.records import Call, Candidate, Completion, Origin, Rejection, RejectionReason, RowCounts, Sample, Timings, Usage

@@ -7,8 +7,9 @@ same names under `ner/`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from engine.marking import list_entities, write_inline
 from engine.parsing import parse_marked_rows, parse_rows, parse_texts

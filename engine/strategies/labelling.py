@@ -12,8 +12,9 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from engine.label_codes import label_codes, matching, starts
 from engine.parsing import parse_labels

@@ -8,8 +8,10 @@ one line in `engine.strategies.STRATEGIES`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from engine.parsing import parse_texts
 from engine.prompting import Prompt
@@ -17,8 +19,7 @@ from engine.records import Assignment, Candidate, Completion, Outcome, Request
 from engine.reports import WeaknessReport
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came of one prompt."""
 
     prompt: Prompt
@@ -35,8 +36,7 @@ Ask: TypeAlias = Callable[[Prompt], Awaitable[Answer]]
 """Sends a prompt; asking the same prompt again is another draw. Returns once the outcome is on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, gc=False):
     """The rows that stood in one answer. They belong to the answer in which their texts were written, whoever labelled them."""
 
     answer: Answer

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 import student.diagnosis
@@ -437,7 +438,7 @@ def test_a_report_names_the_texts_of_the_pool_that_the_student_is_least_sure_of_
     pool.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     strategy = {"type": "pool", "rows_per_round": 6}
     run = make_run(tmp_path / "run", change_config(config, {"strategy": strategy, "task.data.pool": str(pool)}))
-    origin = replace(make_sample(0, refused, "", 1).origin, round=1)
+    origin = structs.replace(make_sample(0, refused, "", 1).origin, round=1)
     write_segment(run.table("rejections"), pack_rejections([Rejection("0-0", RejectionReason.UNCERTAIN, "", "", refused, "", origin)]))
     script(run, rounds=1, best_round=1)
     work(run)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from engine.records import Annotation, Finish, RoundRecord, RowCounts, Span, Timings
 from engine.reports import (
     Audit,
@@ -66,12 +68,12 @@ def make_full_run(
 
 def add_round(run: RunDir, round: int, labels: Sequence[str], text: str) -> None:
     rows = make_rows(round, labels, [f"{text} {round} {number}" for number in range(len(labels))])
-    marked = replace(rows[0], annotation=Annotation(spans=(Span(0, min(5, len(text)), text[:20]),)))
+    marked = structs.replace(rows[0], annotation=Annotation(spans=(Span(0, min(5, len(text)), text[:20]),)))
     write_segment(run.table("samples"), pack_samples([marked, *rows[1:]]))
-    rejection = replace(make_rejection(f"{round:02x}ff-0", round=round), raw=text, detail=text, text=text)
-    write_segment(run.table("rejections"), pack_rejections([rejection, replace(rejection, id=f"{round:02x}ff-1")]))
+    rejection = structs.replace(make_rejection(f"{round:02x}ff-0", round=round), raw=text, detail=text, text=text)
+    write_segment(run.table("rejections"), pack_rejections([rejection, structs.replace(rejection, id=f"{round:02x}ff-1")]))
     calls = [
-        replace(make_call(f"{round:02x}{number:02x}", round), outcome=replace(
+        structs.replace(make_call(f"{round:02x}{number:02x}", round), outcome=structs.replace(
             make_completion(f"{round:02x}{number:02x}"), timings=Timings(1_700_000_000.0 + 30 * round + number, 4.0, 1)
         ))
         for number in range(4)

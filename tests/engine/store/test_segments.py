@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import StoreError
 from engine.records import Alternative

@@ -4,10 +4,10 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.label_codes import label_codes
 from engine.prompting import Prompt, open_prompter
