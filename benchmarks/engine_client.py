@@ -19,13 +19,16 @@ from typing import Any
 import uvloop
 
 from benchmarks import http_clients
+from engine import batcher
 from engine.config import RunConfig
 from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.progress import Silent
+from engine.prompting import Prompt, Prompter, rows_schema
 from engine.records import Example, Label, TaskSpec
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.rundir import RunDir
+from prompts import PromptLibrary
 
 LABELS = tuple(f"intent_{number:02d}" for number in range(16))
 
@@ -82,13 +85,28 @@ def make_config(base_url: str, rows: int, in_flight: int | None) -> RunConfig:
     )
 
 
-async def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
+def make_prompter(config: RunConfig) -> Prompter:
+    return Prompter(PromptLibrary(), "scripted", config.sampling, 1)
+
+
+def make_prompts(count: int) -> list[Prompt]:
+    """As the engine renders them; up to 256 differ in the weakness they name, those beyond also in a number."""
+    task = make_task()
+    values = {"domain": task.domain, "labels": task.labels, "examples": task.seed[:8], "report": make_report(), "num_rows": 2}
+    opening = make_prompter(make_config("http://unused/v1", 2 * count, None)).open("pgkd/generate", values)
+    focuses = ((LABELS[number % 16], f"{LABELS[number // 16 % 16]} ({number})") for number in range(count))
+    return [opening.finish({"num_rows": 2, "focus": focus}, rows_schema(task.label_names, 2)) for focus in focuses]
+
+
+async def measure(config: RunConfig, folder: Path, draws: int = 1) -> dict[str, Any]:
+    """`draws`: as many of a prompt travel together."""
+    batcher.MAX_DRAWS = draws
     run = RunDir(folder)
     run.create()
     notes: list[dict[str, Any]] = []
     async with open_fleet(config.teacher, config.engine, run, Silent(), notes.append) as fleet:
         for lane in fleet.lanes:
-            lane.takes_draws = False  # each prompt by itself, as the others send them
+            lane.takes_draws = draws > 1  # else each prompt by itself, as the others send them
         started, cpu = time.perf_counter(), _cpu_s()
         async with open_generation(config, make_task(), run, fleet) as generation:
             record = await generation.ask_round(1, make_report(), Silent())
@@ -119,13 +137,14 @@ def main() -> None:
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=1, help="draws of a prompt that travel together, as `n` of one request")
     parser.add_argument("--http", choices=http_clients.NAMES, default="own", help="another HTTP client in the place of the engine's own")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     http_clients.use(options.http)
     with tempfile.TemporaryDirectory(prefix="reflux-bench-") as folder:
         config = make_config(options.base_url, options.rows, options.in_flight)
-        result = uvloop.run(measure(config, Path(folder) / "run"))
+        result = uvloop.run(measure(config, Path(folder) / "run", options.draws))
     text = json.dumps(result, indent=2)
     if options.out:
         options.out.write_text(text + "\n")

@@ -93,6 +93,7 @@ class _ErrorReply(msgspec.Struct):
     error: _ErrorBody | str = ""
 
 
+_ENCODER = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(_Reply)
 
 
@@ -130,7 +131,7 @@ class HttpTeacher:
 
     async def complete(self, draws: Sequence[Request]) -> list[Completion]:
         """When cancelled, or out of time, the connection is closed, which makes the server stop working on it."""
-        body = msgspec.json.encode(_body(draws[0], self._endpoint.model, len(draws)))
+        body = write_body(draws[0], self._endpoint.model, len(draws))
         started_at, started = time.time(), time.perf_counter()
         try:
             reply = await self._client.post("/chat/completions", body)
@@ -185,7 +186,7 @@ class HttpTeacher:
         return TeacherError(FailureReason.BAD_REPLY, said)
 
 
-def _body(request: Request, model: str, num_draws: int) -> dict[str, Any]:
+def write_body(request: Request, model: str, num_draws: int = 1) -> bytes:
     """`model` is the server's own name for it. Of `n` draws, vLLM gives the i-th the seed + i, as if it had been asked alone."""
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -206,7 +207,7 @@ def _body(request: Request, model: str, num_draws: int) -> dict[str, Any]:
     if sampling.top_logprobs:
         body["logprobs"] = True
         body["top_logprobs"] = sampling.top_logprobs
-    return body
+    return _ENCODER.encode(body)
 
 
 def _completions(draws: Sequence[Request], content: bytes, timings: Timings) -> list[Completion]:
