@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
+.PHONY: bench-loop help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -73,6 +73,9 @@ bench-structured: .venv/ready ## constrained output against free: schema failure
 
 bench-dashboard: .venv/ready ## what watching costs a run
 	$(BIN)/python -m benchmarks.dashboard
+
+bench-loop: .venv/ready ## what it is worth that the teacher writes while the student learns (a quarter of an hour)
+	$(BIN)/python -m benchmarks.loop
 
 methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour or more on 2 quiet cores; resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods --jobs 2

@@ -252,9 +252,9 @@ class LoopConfig(_Section):
     """Complete rounds that may wait for a report while the teacher writes the next one. 0 is the published lock-step: teacher and student
     wait for each other. With more, the teacher goes on against the newest report while the student learns, and the student learns all
     rounds that are complete at once."""
-    teacher_cores: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the processor's cores for a vLLM of ours on the CPU; the student gets the others. Only where both compute at the same time
-    (`max_staleness` above 0, the student not on a GPU): in turns each has them all."""
+    teacher_cores: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the processor's cores for a vLLM of ours on the CPU; the student, if it is not on a GPU, gets the others. None takes half
+    where both compute at the same time (`max_staleness` above 0), and all of them in turns."""
 
 
 class BudgetConfig(_Section):

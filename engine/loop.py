@@ -163,10 +163,10 @@ class Reports:
 def _core_shares(config: RunConfig) -> CoreShares | None:
     """None where teacher and student compute in turns, or not on the same processor."""
     has_server = any(not teacher.endpoints for teacher in (config.teacher, *config.teachers))
-    at_once = config.loop.max_staleness > 0 and config.strategy.rounds > 0
-    if not (has_server and at_once) or config.student.device == "cuda" or vllm_build() != "cpu":
+    share = config.loop.teacher_cores or (0.5 if config.loop.max_staleness else None)
+    if not has_server or share is None or config.strategy.rounds == 0 or config.student.device == "cuda" or vllm_build() != "cpu":
         return None
-    return share_cores(config.loop.teacher_cores)
+    return share_cores(share)
 
 
 @contextmanager
