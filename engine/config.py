@@ -377,6 +377,12 @@ class RunConfig(_Section):
     def _pool_is_there(self) -> RunConfig:
         if self.strategy.type == "pool" and self.task.data.pool is None:
             raise ValueError("strategy.type = pool labels rows of task.data.pool; name the file or folder with your unlabelled texts there")
+        if self.strategy.type == "pool" and self.strategy.pick == "uncertain" and self.loop.max_staleness:
+            # Two rounds against one report would ask about the same texts.
+            raise ValueError(
+                "strategy.type = pool asks in each round about what the student is least sure of then, which no older report knows; "
+                'set loop.max_staleness = 0, or strategy.pick = "random"'
+            )
         return self
 
     @model_validator(mode="after")

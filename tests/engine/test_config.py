@@ -51,6 +51,13 @@ def test_overrides_win(tmp_path: Path) -> None:
     assert (config.seed, config.strategy.rounds, config.teacher.endpoint) == (7, 2, "http://x/v1")
 
 
+def test_what_a_student_is_least_sure_of_is_asked_of_the_newest_report_only(tmp_path: Path) -> None:
+    stale = {"strategy.type": "pool", "task.data.pool": "pool.csv", "loop.max_staleness": 1}
+    with pytest.raises(UserError, match=r"set loop\.max_staleness = 0, or strategy\.pick = \"random\""):
+        load_config(write_config(tmp_path), stale)
+    assert load_config(write_config(tmp_path), stale | {"strategy.pick": "random"}).loop.max_staleness == 1
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_json_and_back(tmp_path: Path, method: str) -> None:
     config = load_config(write_config(tmp_path), {"strategy.type": method, "task.data.pool": "pool.csv", "prompts": "mine"})
