@@ -24,17 +24,30 @@ class _BadLineError(Exception):
 
 def find_bad_line(file: Path, columns: Sequence[str]) -> str | None:
     """What is wrong in which line of a .csv or .jsonl file, e.g. `line 3 is not UTF-8 …`; None if that cannot be said."""
-    check = _check_json if ".jsonl" in file.suffixes else _check_csv if ".csv" in file.suffixes else None
-    if check is None:
+    is_csv = ".csv" in file.suffixes
+    if not is_csv and ".jsonl" not in file.suffixes:
         return None
     try:
         with pa.input_stream(str(file), compression="detect") as stream:
-            check(_decoded(io.BufferedReader(cast("io.RawIOBase", stream))), columns)
+            lines = _decoded(io.BufferedReader(cast("io.RawIOBase", stream)))
+            if is_csv:
+                _check_csv(lines, csv_delimiter(file))
+            else:
+                _check_json(lines, columns)
     except _BadLineError as found:
         return str(found)
     except (pa.ArrowException, OSError, RecursionError):
         pass
     return None
+
+
+def csv_delimiter(file: Path) -> str:
+    """What stands between its columns: a comma, unless the first line has none and semicolons or tabs instead, as spreadsheets write
+    them in countries where the comma stands in numbers.
+    """
+    with pa.input_stream(str(file), compression="detect") as stream:
+        header = io.BufferedReader(cast("io.RawIOBase", stream)).readline(1 << 16)
+    return "," if b"," in header else next((mark for mark in (";", "\t") if mark.encode() in header), ",")
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
@@ -70,8 +83,8 @@ def _check_json(lines: Iterable[str], columns: Sequence[str]) -> None:
                 raise _BadLineError(f"line {number}: {name!r} holds half of a surrogate pair, which is no character")
 
 
-def _check_csv(lines: Iterable[str], columns: Sequence[str]) -> None:
-    reader = csv.reader(lines)
+def _check_csv(lines: Iterable[str], delimiter: str) -> None:
+    reader = csv.reader(lines, delimiter=delimiter)
     header = next(reader, [])
     begin = reader.line_num + 1
     try:

@@ -25,7 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from engine.bad_lines import find_bad_line
+from engine.bad_lines import csv_delimiter, find_bad_line
 from engine.errors import UserError
 
 _BLOCK_BYTES = 1 << 24
@@ -92,6 +92,8 @@ def candidate_columns(file: Path) -> list[str]:
     with _explained(file, Columns(())):
         schema, _ = _open(file, Columns(()))
     kinds = {field.name: field.type for field in schema}
+    if any(map(pa.types.is_binary, kinds.values())) and (where := find_bad_line(file, ())):
+        raise UserError(f"{file}: {where}")  # bytes that are no UTF-8 make a column one of bytes
     return [name for name, kind in kinds.items() if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)]
 
 
@@ -157,7 +159,8 @@ def _open(file: Path, columns: Columns) -> tuple[pa.Schema, Iterable[pa.RecordBa
             # Labels and texts are strings, whatever they look like: "1" or "true" must not become a number.
             strings = pa_csv.ConvertOptions(column_types=dict.fromkeys(columns.names, pa.string()), strings_can_be_null=False)
             blocks = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
-            reader = pa_csv.open_csv(file, blocks, pa_csv.ParseOptions(newlines_in_values=True), strings)
+            form = pa_csv.ParseOptions(delimiter=csv_delimiter(file), newlines_in_values=True)
+            reader = pa_csv.open_csv(file, blocks, form, strings)
             return reader.schema, reader
         case ".jsonl":
             blocks = pa_json.ReadOptions(block_size=_BLOCK_BYTES)

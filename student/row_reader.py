@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from engine.bad_lines import csv_delimiter
 from engine.errors import UserError
 from engine.row_files import data_files
 
@@ -158,7 +159,7 @@ def _open(file: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
         case ".csv":
             options = {
                 "read_options": pa_csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
-                "parse_options": pa_csv.ParseOptions(newlines_in_values=True),
+                "parse_options": pa_csv.ParseOptions(delimiter=csv_delimiter(file), newlines_in_values=True),
             }
             names = pa_csv.open_csv(file, **options).schema.names
             # Passed through as they stand there: "007" must not become 7.

@@ -158,6 +158,7 @@ def _rows(
         raise UserError(
             f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels (--label-column)"
         )
+    _check_labels(path, label, names)
     files: dict[PartName, Path] = {"seed": path} | {part: file for part, file in held_out.items() if file is not None}
     parts: dict[PartName, tuple[Example, ...]] = {"seed": tuple(examples)}
     for part in ("validation", "test"):
@@ -176,6 +177,17 @@ def _rows(
     if all(name.lstrip("-").isdecimal() for name in names):
         notes.append("the labels are numbers: the teacher knows of them only what you describe")
     return Rows(text, label, names, files, parts, cut, tuple(notes))
+
+
+def _check_labels(path: Path, column: str, names: Sequence[str]) -> None:
+    """UserError for labels that nobody means so."""
+    if column in names:
+        raise UserError(f"{path}: {column!r} is the name of the column and one of its labels; does the file lack a first line with names?")
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    if same := next((found for found in alike.values() if len(found) > 1), None):
+        raise UserError(f"{path}: labels that differ by spaces or capitals alone: {', '.join(map(repr, same))}; write each in one way")
 
 
 def _guessed(answer: str) -> tuple[Path, Guess]:

@@ -37,7 +37,8 @@ class Interview:
         if given is not None:
             return check(given)
         if not self.has_listener:
-            self.require({flag: default})
+            if default is None:
+                raise UserError(f"missing: {flag}; without a terminal nothing is asked, so give it on the command line. {question}")
             return check(default or "")
         while True:
             try:

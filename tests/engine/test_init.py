@@ -23,7 +23,7 @@ from engine.records import Example, Label
 from engine.row_split import MOST_HELD_OUT, split_rows
 from engine.rundir import RunDir
 from engine.strategy_config import METHODS
-from engine.task import load_task
+from engine.task import load_task, read_examples
 from engine.task_file import TaskDraft, key_notes, render_task_file
 from engine.testing.server import ScriptedServer
 from tests.engine.test_loop import FAKE_STUDENT
@@ -97,6 +97,41 @@ def test_what_is_there_is_written_over_only_by_force(tmp_path: Path) -> None:
 def test_without_a_terminal_every_missing_flag_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing: --domain, --teacher; without a terminal"):
         init(tmp_path, "--data", str(write_csv(tmp_path / "rows.csv")))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_spreadsheet_s_own_csv_is_read(tmp_path: Path, delimiter: str) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b",", delimiter.encode()))
+    init(tmp_path, *with_teacher(data), "--validation", str(data), "--test", str(data))
+    config = load_config(tmp_path / "shop.toml")
+    assert (config.task.data.text_column, config.task.data.label_column) == ("utterance", "intent")
+    assert {example.label for example in read_examples(data, "utterance", "intent")} == {"cancel", "change", "track"}
+
+
+def spoil(data: Path, old: bytes, new: bytes) -> None:
+    assert old in data.read_bytes()
+    data.write_bytes(data.read_bytes().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"id,utterance,intent\r\n", b"", "lack a first line with names"),
+        (b"number 3 of track,track", b"number 3 of track, Track ", "differ by spaces or capitals alone: ' Track ', 'track'"),
+        (b"number 3", b"num\xe9ro 3", "line 11 is not UTF-8"),
+        (b"id,utterance", b"utterance,utterance", "is there 2 times"),
+        (b"number 3 of track,", b"number 3, of track,", "line 13 has 4 columns, the header 3"),
+        (b"please do number 3 of track", b"", "row 12 has no text"),
+        (b",intent", b"", "line 2 has 3 columns, the header 2"),
+    ],
+)
+def test_what_is_wrong_in_a_csv_is_said_with_its_place(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+    data = write_csv(tmp_path / "rows.csv")
+    spoil(data, old, new)
+    with pytest.raises(UserError, match=message):
+        init(tmp_path, *with_teacher(data))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
 
 
 @pytest.mark.parametrize(
