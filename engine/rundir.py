@@ -186,9 +186,9 @@ class RunDir:
         return holders
 
 
-def open_run(root: Path) -> RunDir:
+def open_run(root: Path | str) -> RunDir:
     """An existing run, or a UserError that says what was expected."""
-    run = RunDir(root)
+    run = RunDir(Path(root))
     if not run.run_json.is_file():
         raise UserError(f"{root} is no run directory (it has no run.json); give the folder of a run, e.g. runs/quickstart")
     return run

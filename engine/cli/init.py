@@ -158,7 +158,7 @@ def _rows(
         raise UserError(
             f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels (--label-column)"
         )
-    _check_labels(path, label, names)
+    _check_labels(path, text, label, names)
     files: dict[PartName, Path] = {"seed": path} | {part: file for part, file in held_out.items() if file is not None}
     parts: dict[PartName, tuple[Example, ...]] = {"seed": tuple(examples)}
     for part in ("validation", "test"):
@@ -179,9 +179,9 @@ def _rows(
     return Rows(text, label, names, files, parts, cut, tuple(notes))
 
 
-def _check_labels(path: Path, column: str, names: Sequence[str]) -> None:
+def _check_labels(path: Path, text_column: str, column: str, names: Sequence[str]) -> None:
     """UserError for labels that nobody means so."""
-    if column in names:
+    if column in names and len(text_column.split()) > 2:
         raise UserError(f"{path}: {column!r} is the name of the column and one of its labels; does the file lack a first line with names?")
     alike: dict[str, list[str]] = {}
     for name in names:

@@ -136,6 +136,7 @@ def endpoint() -> Iterator[str]:
             process.terminate()
 
 
+@pytest.mark.timeout(120)  # the tutorial loads torch, and runs a task from its rows to its report
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.is_run for block in blocks(page))], ids=name)
 def test_examples_run(page: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another in one folder, as somebody would who reads the page. A program without a model learns in the student's place."""
