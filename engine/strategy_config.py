@@ -86,7 +86,7 @@ class EvokdConfig(_Sighted):
     first_batch: Literal["seed", "unguided"] = "seed"
     """Which rows are judged first: the seed's, or those of a first round that is asked without looking at the student."""
     init_rounds: int = Field(default=0, ge=0)
-    """+Init: rounds of AugGPT rows before the others."""
+    """+Init: rounds of AugGPT rows before the others. They are near to the seed: mind `gates.near_duplicates`."""
 
 
 class HybridConfig(_Sighted):

@@ -27,11 +27,12 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.machine import describe_machine
-from benchmarks.methods.campaign import DEFAULT_FOLDER, Campaign, Piece, in_order, place, serve
+from benchmarks.methods.campaign import DEFAULT_FOLDER, Campaign, Piece, finished, in_order, serve
 from benchmarks.methods.comparison import show, summarise
 from benchmarks.methods.entries import CONFIGS, ENTRIES, IN_FLIGHT, ROOT, STUDENT, TASKS, TaskName, names_for, settings
 from benchmarks.methods.figures import figures
 from engine.config import load_config
+from engine.errors import RefluxError
 from examples.quickstart.judge import Judge, make_judge
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -56,8 +57,8 @@ class Plan:
             judge = None if judges is None else judges[task]
             runs: dict[str, dict[int, dict[str, Any]]] = {}
             for piece in self.pieces:
-                if piece.task == task and place(self.folder, piece).summary.exists():
-                    runs.setdefault(piece.method, {})[piece.seed] = figures(place(self.folder, piece), judge)
+                if piece.task == task and (run := finished(self.folder, piece, self.teacher_tokens)) is not None:
+                    runs.setdefault(piece.method, {})[piece.seed] = figures(run, judge)
             lines[task] = summarise(runs)
             content = {
                 "machine": describe_machine(),
@@ -77,13 +78,20 @@ class Plan:
 async def carry_out(plan: Plan, endpoint: str | None, jobs: int, console: Console) -> list[str]:
     """Runs what is not finished; what went wrong."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    if all(place(plan.folder, piece).summary.exists() for piece in plan.pieces):
+    if all(finished(plan.folder, piece, plan.teacher_tokens) for piece in plan.pieces):
         return []
     async with serve(plan.folder, endpoint, lambda phase: console.print(f"vLLM: {phase}", highlight=False)) as server:
         return await Campaign(plan.folder, plan.teacher_tokens, server, console).carry_out(plan.pieces, jobs)
 
 
 def main() -> None:
+    try:
+        _compare()
+    except RefluxError as error:
+        sys.exit(f"error: {error}")
+
+
+def _compare() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--methods", nargs="+", default=list(ENTRIES), choices=list(ENTRIES))

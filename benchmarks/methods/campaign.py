@@ -24,10 +24,11 @@ from engine.config import load_config
 from engine.endpoint import Endpoint, user_endpoint
 from engine.errors import RefluxError
 from engine.loop import run_loop
+from engine.manifest import Manifest, check_same
 from engine.metrics import ServerGauges, parse_gauges
 from engine.progress import Silent
 from engine.retention import Part, prune
-from engine.rundir import RunDir, write_atomically, write_json
+from engine.rundir import RunDir, read_json, write_atomically, write_json
 from engine.server import VllmServer
 from engine.student_process import WORKER
 from engine.task import load_task, read_rows
@@ -90,10 +91,10 @@ class Campaign:
     async def _work(self, waiting: Iterator[Piece], is_alone: bool, failures: list[str]) -> None:
         for piece in waiting:
             run = place(self._folder, piece)
-            if run.summary.exists():
-                continue
             started = time.perf_counter()
             try:
+                if finished(self._folder, piece, self._tokens) is not None:
+                    continue
                 await self._run(piece, run, is_alone)
             except RefluxError as error:
                 failures.append(f"{run.root.name}: {error}")
@@ -127,7 +128,7 @@ class Campaign:
             return None
         config = config_of("seed_only", piece.task, piece.seed, self._tokens).task
         drawn = {row.text for row in load_task(config, piece.seed).seed}
-        path = self._folder / f"{piece.task}-pool-{piece.seed}.jsonl"
+        path = pool_path(self._folder, piece)
         texts = [{"text": row.text} for row in read_rows(config, config.data.seed) if row.text not in drawn]
         write_atomically(path, msgspec.json.Encoder().encode_lines(texts))
         return path
@@ -139,6 +140,20 @@ class Campaign:
 
 def place(folder: Path, piece: Piece) -> RunDir:
     return RunDir(folder / f"{piece.task}-{piece.method}-{piece.seed}")
+
+
+def pool_path(folder: Path, piece: Piece) -> Path:
+    return folder / f"{piece.task}-pool-{piece.seed}.jsonl"
+
+
+def finished(folder: Path, piece: Piece, teacher_tokens: int) -> RunDir | None:
+    """Its run, if that is finished. UserError where it was of other settings, and so is not one of this comparison."""
+    run = place(folder, piece)
+    if not run.summary.exists():
+        return None
+    pool = pool_path(folder, piece) if piece.method == "pool" else None
+    check_same(run, read_json(run.run_json, Manifest), config_of(piece.method, piece.task, piece.seed, teacher_tokens, pool))
+    return run
 
 
 def in_order(tasks: Sequence[TaskName], methods: Callable[[TaskName], Sequence[str]], seeds: Sequence[int]) -> list[Piece]:

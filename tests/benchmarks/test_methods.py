@@ -140,6 +140,9 @@ async def test_runs_on_one_server_from_nothing_to_their_figures(tmp_path: Path) 
         asked = server.num_requests
         assert await campaign.carry_out(pieces, jobs=2) == []
         assert server.num_requests == asked > 0
+        other = Campaign(tmp_path, 4000, user_endpoint(server.base_url, "any", None), console, student)
+        (failure,) = await other.carry_out(pieces[:1], jobs=1)
+        assert "another configuration" in failure
     found = {piece.method: figures(place(tmp_path, piece)) for piece in pieces}
     for method, run in found.items():
         assert run["requested"] == run["accepted"] + run["rejected"] + run["failed"] > 0, method
