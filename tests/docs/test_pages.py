@@ -94,7 +94,7 @@ def test_commands_and_options_exist(block: Block) -> None:
 def test_a_command_or_an_option_that_is_not_there_is_found() -> None:
     for line in ("reflux teach x.toml", "echo hello | reflux predict runs/x - --fast", "reflux query runs/x"):
         (arguments,) = reflux_commands(line)
-        with pytest.raises((AssertionError, typer.BadParameter, Exception), match=r"no command|No such option|Missing argument"):
+        with pytest.raises(Exception, match=r"no command|No such option|Missing parameter"):
             check_command(arguments)
 
 

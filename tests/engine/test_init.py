@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -247,6 +247,7 @@ def test_held_out_parts_stay_small() -> None:
     }
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_text_stands_in_a_task_file_as_it_is(text: str) -> None:
     labels = (Label(text, text[::-1]), Label("other", ""))
