@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -135,3 +136,9 @@ async def test_every_method_is_asked_and_the_card_is_written() -> None:
     card = write_card(figures, training)
     assert "{" not in card
     assert all(f"`{name}`" in card for name in (*METHODS, "ner/evokd/analyse", "labelling/code"))
+
+
+def test_the_shipped_card_is_what_the_measurement_says() -> None:
+    folder = Path(HERE) / "teacher"
+    measured, training = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("measured", "training"))
+    assert (folder / "README.md").read_text(encoding="utf-8") == write_card(measured, training)
