@@ -94,8 +94,9 @@ async def over_httptools(base_url: str, bodies: list[bytes], in_flight: int) -> 
     lines = (f"POST {parts.path}{PATH} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json", "Content-Length: %d")
     head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
     exchanges = [_Exchange(head, left, loop.create_future()) for _ in range(in_flight)]
+    assert parts.hostname is not None, f"no host in {base_url}"
     for exchange in exchanges:
-        await loop.create_connection(lambda exchange=exchange: exchange, parts.hostname, parts.port)
+        await loop.create_connection(lambda exchange=exchange: exchange, parts.hostname, parts.port or 80)
     await asyncio.gather(*(exchange.done for exchange in exchanges))
     return sum(exchange.answered for exchange in exchanges)
 
