@@ -110,11 +110,13 @@ def make_prompts(config: RunConfig, task: TaskSpec) -> dict[Kind, list[Prompt]]:
     }
 
 
-def make_requests(config: RunConfig, model: str, prompts: Sequence[Prompt], kind: Kind, mode: str, turn: int) -> list[Request]:
+def make_requests(
+    config: RunConfig, model: str, prompts: Sequence[Prompt], kind: Kind, mode: str, turn: int, row_draws: int
+) -> list[Request]:
     """With seeds that are the turn's own, and the same in both modes."""
     sampling = config.sampling.model_copy(update={"constrained": mode == "constrained"})
     prompter = Prompter(PromptLibrary(), model, sampling, seed=turn)
-    draws = DRAWS if kind == "rows" else 1
+    draws = row_draws if kind == "rows" else 1
     return [prompter.request(prompt, kind, number * draws + draw) for number, prompt in enumerate(prompts) for draw in range(draws)]
 
 
@@ -183,7 +185,7 @@ def judge(kind: Kind, mode: str, completions: Sequence[Completion], wall_s: floa
     )
 
 
-async def run_all(repeats: int, endpoint: str | None = None) -> tuple[list[Pass], list[Pass]]:
+async def run_all(repeats: int, endpoint: str | None = None, draws: int | None = None) -> tuple[list[Pass], list[Pass]]:
     """The first turn, and the others."""
     config = load_config(CONFIG)
     task = load_task(config.task, seed=1)
@@ -198,7 +200,7 @@ async def run_all(repeats: int, endpoint: str | None = None) -> tuple[list[Pass]
                 for kind in prompts:
                     for mode in MODES if turn % 2 == 0 else MODES[::-1]:
                         lane = Lane(fleet.lanes[0].teacher, ConcurrencyController.fixed(IN_FLIGHT))
-                        requests = make_requests(config, fleet.model, prompts[kind], kind, mode, turn)
+                        requests = make_requests(config, fleet.model, prompts[kind], kind, mode, turn, draws or DRAWS)
                         completions, wall_s = await ask(lane, requests)
                         passes.append(judge(kind, mode, completions, wall_s, names, config.task.max_text_chars))
     first = len(MODES) * len(prompts)
@@ -250,15 +252,17 @@ def show(lines: Sequence[dict[str, Any]], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of each of the 16 prompts for rows")
     parser.add_argument("--endpoint", help="a server that runs already, instead of one of our own")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "structured.json")
     options = parser.parse_args()
-    first, passes = uvloop.run(run_all(options.repeats, options.endpoint))
+    first, passes = uvloop.run(run_all(options.repeats, options.endpoint, options.draws))
     lines = summarize(passes)
     show(lines, Console())
     content = {
         "machine": describe_machine(),
         "rows_per_reply": ROWS,
+        "draws": options.draws,
         "in_flight": IN_FLIGHT,
         "repeats": options.repeats,
         "figures": lines,
