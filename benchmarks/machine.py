@@ -21,6 +21,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
+        "cores_used_at_most": len(os.sched_getaffinity(0)),  # fewer under taskset
         "instructions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
         "load_average": round(os.getloadavg()[1], 1),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

@@ -5,9 +5,9 @@
 Each data set from one row a class, from eight, and from all of them: encoder, rows, epochs, batch size, learning rate, warm-up, decay and
 precision are the same for both sides, both keep the epoch with the lowest validation loss, and both are scored on the same test rows (a
 thousand after few rows, else all): macro F1, or F1 over all spans where entities are marked. What is not the same is what the student is:
-where it starts (a layer that is the mean over the tokens, an output layer at zero with a learning rate of its own; docs/design.md), and that
-entities are tagged on every token and decoded by Viterbi. The Trainer's side is the usual recipe:
-`AutoModelFor…`, for entities the first token of each word.
+where it starts (a layer that is the mean over the tokens, an output layer at zero with a learning rate of its own; docs/design.md), and
+that entities are tagged on every token and decoded by Viterbi. The Trainer's side is the usual recipe: `AutoModelFor…`, for entities the
+first token of each word.
 
 Of few rows the validation set is as small as the training set. Few rows are drawn with several seeds, all rows are trained once. What is
 done stays in a file of lines (`--cells`), the cheapest first, so that a stopped benchmark goes on where it was.
