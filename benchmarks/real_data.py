@@ -327,6 +327,24 @@ def cost(cell: Cell, task: TaskSpec) -> int:
     return cell.recipe.epochs * (3 * len(task.seed) + len(task.validation)) + len(task.test)
 
 
+def write(out: Path, about: Mapping[str, Any], cells: Sequence[Cell], known: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The file of figures, of what is done so far; its table."""
+    names = sorted({cell.data_set for cell in cells})
+    order = sorted(cells, key=lambda cell: (names.index(cell.data_set), cell.per_class or 10**9, cell.seed))
+    done = {cell: known[cell.key] for cell in order if cell.key in known}
+    lines = summarise(done)
+    content = {
+        **about,
+        "all_within_2_points": all(line["within_2_points"] for line in lines),
+        "table": lines,
+        "to_do": [cell.name for cell in order if cell.key not in known],
+        "cells": [asdict(cell) | result for cell, result in done.items()],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=2) + "\n")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data sets; else REFLUX_BENCH_DATA")
@@ -335,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="draws of few rows")
     parser.add_argument("--epochs", type=int, help="instead of each recipe's")
     parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--only-done", action="store_true", help="train nothing more, and write down what there is")
     parser.add_argument("--cells", type=Path, default=ROOT / "runs" / "real_data.jsonl", help="what is done already")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_data.json")
     options = parser.parse_args(arguments)
@@ -357,17 +376,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells.sort(key=lambda cell: cost(cell, tasks[cell.data_set, cell.per_class, cell.seed]))
     options.cells.parent.mkdir(parents=True, exist_ok=True)
     known = read_cells(options.cells)
+    about = {
+        "machine": describe_machine(),
+        "threads": torch.get_num_threads(),
+        "precision": hardware.precision,
+        "encoder": options.encoder,
+        "head_learning_rate": HEAD_LEARNING_RATE,
+        "skipped": skipped,
+    }
     for number, cell in enumerate(cells, start=1):
-        if cell.key not in known:
+        if cell.key not in known and not options.only_done:
             known[cell.key] = run_cell(cell, tasks[cell.data_set, cell.per_class, cell.seed], hardware)
             with options.cells.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": cell.key, "result": known[cell.key]}) + "\n")
-        result = known[cell.key]
-        console.print(f"{number}/{len(cells)} {cell.name}: {result['f1']:.3f} in {result['seconds']:.0f} s", markup=False)
-    done = {
-        cell: known[cell.key] for cell in sorted(cells, key=lambda cell: (options.data_sets.index(cell.data_set), cell.per_class or 10**9))
-    }
-    lines = summarise(done)
+            write(options.out, about, cells, known)  # after each, for this takes an hour
+        words = f"{known[cell.key]['f1']:.3f} in {known[cell.key]['seconds']:.0f} s" if cell.key in known else "to do"
+        console.print(f"{number}/{len(cells)} {cell.name}: {words}", markup=False)
+    lines = write(options.out, about, cells, known)
     columns = ("data set", "rows a class", "rows", "epochs", "seeds", "F1 ours", "HF Trainer", "difference")
     shown = [
         (line["data_set"], "all" if line["per_class"] is None else str(line["per_class"]), line["train_rows"], line["epochs"],
@@ -376,19 +401,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]  # fmt: skip
     if shown:
         console.print(plain_table(columns, shown, title="F1 on test"))
-    content = {
-        "machine": describe_machine(),
-        "threads": torch.get_num_threads(),
-        "precision": hardware.precision,
-        "encoder": options.encoder,
-        "head_learning_rate": HEAD_LEARNING_RATE,
-        "skipped": skipped,
-        "all_within_2_points": all(line["within_2_points"] for line in lines),
-        "table": lines,
-        "cells": [asdict(cell) | result for cell, result in done.items()],
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -42,13 +42,17 @@ def test_both_sides_are_trained_and_what_is_done_stays(data: Path, tmp_path: Pat
     main([*given, "--data-sets", "things", "places", "absent"])
     content = json.loads(out.read_text())
     assert [(line["data_set"], line["per_class"], line["train_rows"]) for line in content["table"]] == [
-        ("things", 1, 3), ("things", None, 18), ("places", 1, 3), ("places", None, 18),
+        ("places", 1, 3), ("places", None, 18), ("things", 1, 3), ("things", None, 18),
     ]  # fmt: skip
     assert all(0 <= line["f1"][side] <= 1 for line in content["table"] for side in ("ours", "hf_trainer"))
     assert "no absent/train.parquet" in content["skipped"]["absent"]
     monkeypatch.setattr(benchmarks.real_data, "run_cell", None)
     main([*given, "--data-sets", "things"])
-    assert json.loads(out.read_text())["table"] == content["table"][:2]
+    assert json.loads(out.read_text())["table"] == content["table"][2:]
+    main([*given, "--data-sets", "places", "--seeds", "2", "--only-done"])
+    again = json.loads(out.read_text())
+    assert again["table"] == content["table"][:2]
+    assert again["to_do"] == ["places, 1 a class, seed 1, ours", "places, 1 a class, seed 1, hf_trainer"]
 
 
 def test_a_line_that_was_cut_off_counts_for_nothing(tmp_path: Path) -> None:
