@@ -338,7 +338,7 @@ def write(out: Path, about: Mapping[str, Any], cells: Sequence[Cell], known: Map
         "all_within_2_points": all(line["within_2_points"] for line in lines),
         "table": lines,
         "to_do": [cell.name for cell in order if cell.key not in known],
-        "cells": [asdict(cell) | result for cell, result in done.items()],
+        "cells": [{**asdict(cell), **result} for cell, result in done.items()],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(content, indent=2) + "\n")
