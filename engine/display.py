@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.bottleneck import Limit, combine
+from engine.cost import Cost
+from engine.cost_words import COST_COLUMNS, cost_line, cost_rows
 from engine.marking import write_inline
 from engine.provenance import CallStory, Row, Story
 from engine.records import Completion, Failure, FinishReason, Outcome, RoundRecord, RowCounts
@@ -105,6 +107,7 @@ def summary_view(summary: Summary) -> RenderableType:
             f"student learning {_seconds(summary.student.train_s)}",
         ),
         ("Speed", speed_line(summary.teacher.tokens_per_s, summary.teacher.roofline_share, summary.teacher.limited_s)),
+        *([("Cost", cost_line(summary.cost))] if summary.cost else []),
         ("Student", summary.files["student"]),
         ("Tables", summary.files["tables"]),
         ("Figures", summary.files["summary"]),
@@ -127,6 +130,11 @@ def speed_view(rounds: Sequence[RoundRecord]) -> Text:
     """The same of rounds that are done."""
     flow = combine(rounds)
     return inert(f"Speed: {speed_line(flow.tokens_per_s, flow.roofline_share, flow.limited_s)}", max_chars=1000)
+
+
+def cost_view(cost: Cost) -> RenderableType:
+    """In all, and of each row, point and thousand tokens; then what is not in it."""
+    return Group(plain_table(COST_COLUMNS, cost_rows(cost), title="Cost"), *(inert(f"Cost: {note}", max_chars=1000) for note in cost.notes))
 
 
 def row_counts(rows: RowCounts) -> str:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engine.config import RunConfig
+from engine.cost_meter import CostMeter
 from engine.progress import Progress
 from engine.records import Finish
 from engine.rundir import RunDir, read_json
@@ -30,9 +31,11 @@ LAST_WORD_S = 5.0
 async def keep_status(run: RunDir, config: RunConfig, progress: Progress, wall_s: float = 0.0) -> AsyncGenerator[Scoreboard]:
     """Inside the block all is told to the Scoreboard, which passes it on to `progress`. `wall_s`: that earlier processes worked."""
     board = await asyncio.to_thread(open_scoreboard, run, config, wall_s, progress)
+    meter = board.meter = await asyncio.to_thread(CostMeter, run, config)
     heart = _Heart(board, run.status)
     progress.follow(heart.latest)
     heart.start()
+    meter.start()
     try:
         yield board
     except BaseException as error:
@@ -62,6 +65,8 @@ class _Heart:
     async def stop(self, stage: Stage, phase: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._board.meter is not None:
+            await asyncio.to_thread(self._board.meter.stop)
         self._latest = self._board.status(stage, phase)
         self._writer.is_over.set()
         await asyncio.to_thread(self._writer.join, LAST_WORD_S)

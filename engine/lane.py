@@ -6,6 +6,7 @@ for n draws is n. What the controller is told is counted here since it was last 
 
 from __future__ import annotations
 
+import time
 from enum import Enum, auto
 
 from engine.concurrency import ConcurrencyController, Observation
@@ -47,6 +48,7 @@ class Lane:
         self.completed = 0
         self.gauges: ServerGauges | None = None
         """As read last."""
+        self._busy_s, self._busy_since_s = 0.0, 0.0
         self._misses = 0
         self._begin_observation()
 
@@ -68,7 +70,14 @@ class Lane:
         """As far as is known."""
         return self._misses < METRICS_MISSES
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds by the clock with anything in flight."""
+        return self._busy_s + (time.monotonic() - self._busy_since_s if self.in_flight else 0.0)
+
     def sent(self, num_sequences: int) -> None:
+        if not self.in_flight:
+            self._busy_since_s = time.monotonic()
         self.in_flight += num_sequences
         if self.in_flight > self._peak:
             self._peak = self.in_flight
@@ -76,6 +85,8 @@ class Lane:
 
     def returned(self, num_sequences: int) -> None:
         self.in_flight -= num_sequences
+        if not self.in_flight:
+            self._busy_s += time.monotonic() - self._busy_since_s
 
     def answered(self, completions: list[Completion]) -> None:
         self.completed += len(completions)

@@ -17,6 +17,7 @@ from functools import partial
 
 from engine.config import RunConfig
 from engine.cores import CoreShares, share_cores
+from engine.cost_meter import read_shifts
 from engine.errors import RefluxError, StoreError
 from engine.fleet import open_fleet
 from engine.generation import open_generation
@@ -61,7 +62,10 @@ async def run_loop(
                         reports.append(await student.report_after(reports[-1].round))
                     board.phase("scoring on test")
                     final = await student.final_report()
-            summary = summarize(config, read_json(run.run_json, Manifest), finish, final, reports, read_rounds(run), run.root)
+            shift = board.meter and board.meter.shift()
+            summary = summarize(
+                config, read_json(run.run_json, Manifest), finish, final, reports, read_rounds(run), run.root, read_shifts(run, shift)
+            )
             write_json(run.summary, summary)
         return summary
 
@@ -85,6 +89,7 @@ async def _teach(
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         # The student learns the seed rows while the server starts. In a group, so that either's failure ends the other's start.
         first_report = group.create_task(student.report_after(-1))
+        stack.enter_context(progress.reserved())
         fleet = await stack.enter_async_context(
             open_fleet(config.teacher, config.engine, run, progress, partial(note_server, run), config.teachers, cores)
         )

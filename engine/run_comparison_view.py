@@ -7,6 +7,8 @@ from collections.abc import Callable
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from engine.cost import Cost
+from engine.cost_words import amount
 from engine.display import inert, plain_table
 from engine.run_comparison import RunComparison
 from engine.run_figures import Contrast, RunFigures, Scored
@@ -55,6 +57,11 @@ def figure_lines(comparison: RunComparison) -> list[tuple[str, ...]]:
         ("seconds teacher", lambda run: f"{run.generation_s:,.1f}"),
         ("seconds student", lambda run: f"{run.train_s:,.1f}"),
         ("seconds in all", lambda run: f"{run.wall_s:,.1f}"),
+        ("GPU-hours reserved", lambda run: _cost(run.cost, lambda cost: cost.reserved_gpu_s / 3600)),
+        ("of them busy", lambda run: _cost(run.cost, lambda cost: cost.busy_gpu_s / 3600)),
+        ("kWh", lambda run: _cost(run.cost, lambda cost: cost.kwh)),
+        ("money", lambda run: _money(run.cost, lambda cost: cost.money)),
+        ("  per 1,000 rows", lambda run: _money(run.cost, lambda cost: cost.per_1000_rows and cost.per_1000_rows.money)),
         ("validation before", lambda run: _score(run.validation and run.validation.before)),
         ("validation after", lambda run: _score(run.validation and run.validation.after)),
         ("validation gain", lambda run: _gain(run.validation)),
@@ -65,6 +72,15 @@ def figure_lines(comparison: RunComparison) -> list[tuple[str, ...]]:
         ("  per 1,000 tokens", lambda run: _rate(run.test)),
     ]
     return [(name, *map(told, comparison.runs)) for name, told in lines]
+
+
+def _cost(cost: Cost | None, tell: Callable[[Cost], float | None]) -> str:
+    return amount(tell(cost)) if cost else ""
+
+
+def _money(cost: Cost | None, tell: Callable[[Cost], float | None]) -> str:
+    told = _cost(cost, tell)
+    return f"{told} {cost.currency}" if cost and told else ""
 
 
 def _score(side: Scored | None) -> str:

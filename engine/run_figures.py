@@ -11,6 +11,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from engine.config import CostConfig
+from engine.cost import Cost, reckon
+from engine.cost_meter import read_shifts
 from engine.inventory import State, find_state
 from engine.manifest import Manifest, teacher_revision
 from engine.records import Finish, RoundRecord, RowCounts, Totals
@@ -102,6 +105,8 @@ class RunFigures:
     test: Contrast | None
     """None until the run has finished."""
     curve: tuple[Point, ...]
+    cost: Cost | None = None
+    """None in runs of earlier versions."""
 
     @property
     def tokens(self) -> int:
@@ -121,6 +126,9 @@ def read_figures(run: RunDir) -> RunFigures:
     kept = finish.best_round if finish else max(validation, default=None)
     totals = Totals.of(rounds)
     rows = totals.rows
+    on_test = _test(run, evaluations, rounds)
+    contrast = None if kept is None else _contrast(validation.get(0), validation.get(kept), rounds)
+    best = on_test or contrast
     return RunFigures(
         name=config["name"],
         path=str(run.root),
@@ -142,9 +150,16 @@ def read_figures(run: RunDir) -> RunFigures:
         generation_s=totals.generation_s,
         train_s=sum(point.train_s for point in curve),
         wall_s=manifest.wall_s,
-        validation=None if kept is None else _contrast(validation.get(0), validation.get(kept), rounds),
-        test=_test(run, evaluations, rounds),
+        validation=contrast,
+        test=on_test,
         curve=curve,
+        cost=reckon(
+            read_shifts(run),
+            CostConfig.model_validate(config.get("cost", {})),
+            rows=rows.accepted,
+            tokens=totals.tokens,
+            gain=best and best.gain,
+        ),
     )
 
 

@@ -19,6 +19,7 @@ student/round-0000/ …     checkpoints, each with its watermark;  student/final
 logs/                     server.log, student.log
 summary.json              the figures of the run, for programs
 purpose.json              what it is for, where it teaches no student
+cost.json                 what each process's work took: time, GPUs, energy
 status.json               how it stands at this moment, for `reflux watch`; no part of the run
 pruned.json               what has been freed of it, if anything
 """
@@ -102,6 +103,10 @@ class RunDir:
     @property
     def purpose(self) -> Path:
         return self.root / "purpose.json"
+
+    @property
+    def cost(self) -> Path:
+        return self.root / "cost.json"
 
     @property
     def status(self) -> Path:

@@ -12,6 +12,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from engine.batcher import Statistics
 from engine.bottleneck import FlowMeter
 from engine.config import RunConfig
+from engine.cost_meter import CostMeter
 from engine.forecast import forecast_round, forecast_run, within_budget
 from engine.lane import Lane, Reach
 from engine.learning_curve import forecast_score
@@ -94,11 +96,19 @@ class Scoreboard:
         self._recent: deque[tuple[float, int, int]] = deque()
         """(when, assignments, rows) done in this round."""
         self._limited: deque[tuple[float, dict[str, float]]] = deque()
+        self.meter: CostMeter | None = None
+        """Of what the work takes; None where nobody works, but looks at tables."""
         self.pids: dict[str, int] = {"engine": os.getpid()}
 
     def watch(self, lanes: Sequence[Lane], statistics: Callable[[], Statistics], watched: Watched) -> None:
         """From now on these lanes are asked; `statistics` are the batcher's."""
         self._lanes, self._statistics, self._watched = lanes, statistics, watched
+        if self.meter is not None:
+            self.meter.watch(lanes)
+
+    def reserved(self) -> AbstractContextManager[None]:
+        """Around everything that the servers are there for."""
+        return self.meter.reserved() if self.meter is not None else nullcontext()
 
     # What the run tells.
 
@@ -178,6 +188,8 @@ class Scoreboard:
         budget = self._budget(prompt_tokens + completion_tokens, rows.accepted, wall_s)
         round_left = self._round_left(now) if stage is None else None
         run_left = self._run_left(round_left) if stage is None else None
+        run_left = run_left and within_budget(run_left, budget, wall_s)
+        cost = self.meter.cost(rows.accepted, prompt_tokens + completion_tokens, self._gain()) if self.meter else None
         return Status(
             name=config.name,
             strategy=config.strategy.type,
@@ -205,13 +217,19 @@ class Scoreboard:
             best_round=best_round(self._reports) if self._reports else None,
             weakest=self._weakest,
             round_left=round_left,
-            run_left=run_left and within_budget(run_left, budget, wall_s),
+            run_left=run_left,
             budget=budget,
             notices=tuple(self._notices),
             pids=dict(self.pids),
             host=socket.gethostname(),
             score_forecast=self._forecast if stage is None else None,
+            cost=cost,
+            cost_at_end=self.meter.at_end(cost, (run_left.low_s, run_left.high_s)) if self.meter and cost and run_left else None,
         )
+
+    def _gain(self) -> float | None:
+        """Of the best student so far, on validation."""
+        return max(point.macro_f1 for point in self._curve) - self._curve[0].macro_f1 if self._curve else None
 
     def _stage(self) -> Stage:
         if self._is_asking:

@@ -74,7 +74,7 @@ async def teacher_alone(
 ) -> AsyncGenerator[Solo]:
     """`make` and `guard` as of `open_generation`. An error inside, or of a server, leaves the block as itself."""
     async with keep_status(run, config, progress, manifest.wall_s) as board:
-        with counted_work(run), single_errors():
+        with counted_work(run), single_errors(), board.reserved():
             async with (
                 open_fleet(config.teacher, config.engine, run, board, partial(note_server, run), config.teachers) as fleet,
                 open_generation(config, task, run, fleet, manifest.wall_s, make=make, guard=guard) as generation,

@@ -48,7 +48,9 @@ class Observer:
         state = _stage(find_state(self._run, holders), holders, written)
         status = replace(written or self._read_tables(), state=state)
         if not state.has_heartbeat:
-            status = replace(status, phase=self._phase(status), tokens_per_s=0.0, limit=None, round_left=None, run_left=None, pids={})
+            status = replace(
+                status, phase=self._phase(status), tokens_per_s=0.0, limit=None, round_left=None, run_left=None, cost_at_end=None, pids={}
+            )
         age_s = max(0.0, time.time() - written.updated_at) if written else None
         return Standing(status, age_s, tuple(holders))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.cost import AtEnd, Cost
 from engine.records import RowCounts
 
 FORMAT = 1
@@ -185,6 +186,10 @@ class Status:
     host: str = ""
     score_forecast: ScoreForecast | None = None
     """None where it would be a guess."""
+    cost: Cost | None = None
+    """So far; None in runs of earlier versions."""
+    cost_at_end: AtEnd | None = None
+    """None where it cannot be told."""
     format: int = FORMAT
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.bottleneck import combine
 from engine.config import RunConfig
+from engine.cost import Cost, Shift, reckon
 from engine.manifest import Manifest
 from engine.records import Finish, RoundRecord, RowCounts, Totals
 from engine.reports import FinalReport, Scores, WeaknessReport
@@ -82,6 +83,8 @@ class Summary:
     leaks: tuple[str, ...]
     """What of validation or test reached the teacher or the student, by an option of the method; empty when nothing did."""
     files: dict[str, str]
+    cost: Cost | None = None
+    """None in runs of earlier versions."""
 
 
 def summarize(
@@ -92,6 +95,7 @@ def summarize(
     reports: Sequence[WeaknessReport],
     rounds: Sequence[RoundRecord],
     root: Path,
+    shifts: Sequence[Shift] = (),
 ) -> Summary:
     """`reports`: all there are, from round 0 on; `rounds` from round 1 on."""
     flow, totals = combine(rounds), Totals.of(rounds)
@@ -132,4 +136,5 @@ def summarize(
             "logs": str(root / "logs"),
             "summary": str(root / "summary.json"),
         },
+        cost=reckon(shifts, config.cost, rows=totals.rows.accepted, tokens=totals.tokens, gain=after.test.macro_f1 - before.test.macro_f1),
     )

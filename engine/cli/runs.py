@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.filesize import decimal
 
 from engine.cli.shell import HtmlOption, Json, Run, check_html, note, output, print_json, say_written
-from engine.display import classes_view, inert, plain_table, rounds_view, speed_view, summary_view
+from engine.display import classes_view, cost_view, inert, plain_table, rounds_view, speed_view, summary_view
 from engine.errors import UserError
 from engine.export import Options
 from engine.export import export as export_rows
@@ -22,6 +22,7 @@ from engine.report_views import audit_view, weakness_page
 from engine.reports import Audit, FinalReport, WeaknessReport
 from engine.retention import Part, Plan, Use, allows, freed_parts, plan
 from engine.retention import prune as prune_run
+from engine.run_figures import read_figures
 from engine.rundir import open_run, read_json
 from engine.store import compact as merge_segments
 from engine.store import read_rounds, run_query
@@ -72,13 +73,14 @@ def report(
     rounds = read_rounds(place)
     reports = [read_json(place.report(number), WeaknessReport) for number in place.reported_rounds()]
     variants = compared(read_variants(place))
+    cost = read_figures(place).cost if summary is None else summary.cost
     if as_json and summary is not None:
         kept = [report for report in reports if report.round == summary.student.after.round]
         more = {"report": kept[0] if kept else None, "audit": audit, "freed": sorted(freed), "variants": variants}
         print_json(msgspec.to_builtins(summary) | more)
         return
     if as_json:
-        print_json({"finished": False, "rounds": rounds, "reports": reports, "freed": sorted(freed), "variants": variants})
+        print_json({"finished": False, "rounds": rounds, "reports": reports, "freed": sorted(freed), "variants": variants, "cost": cost})
         return
     rejections = run_query(place, "select reason, count(*) as rows, any_value(raw) as example from rejections group by 1 order by 2 desc")
     samples = run_query(
@@ -97,6 +99,8 @@ def report(
         parts += ["", weakness_page(reports[-1] if summary is None else next(r for r in reports if r.round == summary.student.after.round))]
     if audit:
         parts += ["", audit_view(audit)]
+    if cost:
+        parts += ["", cost_view(cost)]
     if variants:
         parts += ["", variants_view(variants)]
     for title, table in (("Rejected rows by reason", rejections), ("Accepted rows by weakness (largest)", samples)):

@@ -19,6 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.text import Span, Text
 
+from engine.cost_words import cost_line
 from engine.dashboard.curve import interval_bar, sparkline
 from engine.display import SHORT, bar, inert
 from engine.status import Notice, Point, Range, ScoreForecast, ServerStatus, Stage, Status, WeakClass
@@ -88,7 +89,7 @@ def lines(status: Status, width: int, height: int, now: float) -> list[Text]:
     rounds = _List("", len(status.curve), 0, lambda size: _rounds(status.curve, status.best_round, size, width))
     weakest = _List("Weakest", len(status.weakest), 3, lambda size: _weakest(status.weakest[:size], width))
     notes = _List("Notes", len(status.notices), 1, lambda size: _notes(status.notices[-size:] if size else ()))
-    tail = [_tokens(status), _time(status), *_left(status), *_budget(status)]
+    tail = [_tokens(status), _time(status), *_left(status), *_cost(status), *_budget(status)]
     lists = (servers, weakest, rounds, notes)
     spare = height - sum(map(len, (head, middle, score, tail)))
     sizes = _share(spare, lists)
@@ -273,6 +274,10 @@ def _left(status: Status) -> list[Text]:
 def _forecast(forecast: ScoreForecast) -> Text:
     score = f"macro F1 {forecast.macro_f1:.3f} ({forecast.low:.3f} to {forecast.high:.3f})"
     return _line("Forecast", score, (f" at the end, with {forecast.rows:,} rows", "dim"))
+
+
+def _cost(status: Status) -> list[Text]:
+    return [_line("Cost", inert(cost_line(status.cost, status.cost_at_end)))] if status.cost and status.cost.reserved_s else []
 
 
 def _budget(status: Status) -> list[Text]:

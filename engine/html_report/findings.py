@@ -12,6 +12,7 @@ from engine.manifest import Manifest
 from engine.records import RoundRecord
 from engine.reports import Audit, ClassScore, Confusion, FinalReport, WeaknessReport
 from engine.retention import freed_parts
+from engine.round_times import RoundTimes, read_round_times
 from engine.run_figures import RunFigures, read_figures
 from engine.rundir import RunDir, read_json
 from engine.store import read_rounds, run_query, unescape
@@ -112,6 +113,7 @@ class Findings:
     """What most accepted rows answer, and how many."""
     samples: tuple[SampleRow, ...]
     timeline: Timeline | None
+    round_times: tuple[RoundTimes, ...]
     freed: frozenset[str]
     missing: tuple[str, ...]
     """Sentences on what this run has not, or has no more."""
@@ -143,6 +145,7 @@ def gather(run: RunDir) -> Findings:
         ),
         samples=tuple(_sample(row) for row in run_query(run, _SAMPLES, {"most": MOST_WEAKNESSES, "each": ROWS_A_WEAKNESS}).to_pylist()),
         timeline=read_timeline(run),
+        round_times=read_round_times(run),
         freed=freed,
         missing=tuple(_missing(figures, final, audit, freed)),
     )

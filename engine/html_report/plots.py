@@ -24,6 +24,7 @@ from engine.html_report.findings import ByClass, shown
 from engine.html_report.svg import INK, MUTED, PAPER, SERIES, STYLE, Sheet
 from engine.html_report.timeline import Floats, Timeline
 from engine.records import RoundRecord
+from engine.round_times import RoundTimes
 from engine.run_comparison_view import letter
 from engine.run_figures import Point, RunFigures, Scored
 
@@ -258,6 +259,19 @@ def seconds_by_round(sheet: Sheet, curve: Sequence[Point], rounds: Sequence[Roun
         "Where the time went",
         "Round 0 learns the seed rows alone.",
         _stacked(sheet, [point.round for point in curve], layers, "seconds", words),
+    )
+
+
+def busy_by_round(sheet: Sheet, rounds: Sequence[RoundTimes]) -> Plot | None:
+    if not rounds:
+        return None
+    layers = {"busy": [times.busy_s for times in rounds], "reserved and idle": [times.reserved_s - times.busy_s for times in rounds]}
+    sums = {name: sum(values) for name, values in layers.items()}
+    words = "Seconds of the teacher's servers by round: " + ", ".join(f"{name} {count:.1f} s in all" for name, count in sums.items()) + "."
+    return Plot(
+        "The servers' time",
+        "Busy: with a request in flight. What is paid for is busy and idle together.",
+        _stacked(sheet, [times.round for times in rounds], layers, "seconds", words, (SERIES[2], SERIES[8])),
     )
 
 

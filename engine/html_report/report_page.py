@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from engine.bottleneck import combine
+from engine.cost_words import COST_COLUMNS, amount, cost_rows
 from engine.display import speed_line
 from engine.export.card import MEANING
 from engine.html_report import plots
@@ -70,6 +71,7 @@ def report_page(run: RunDir) -> str:
         "cost_plots": [
             plots.seconds_by_round(sheet, figures.curve, rounds) if figures.curve else None,
             plots.tokens_per_row(sheet, rounds),
+            plots.busy_by_round(sheet, found.round_times),
         ],
         "round_rows": _round_rows(found),
         "class_rows": _class_rows(found),
@@ -80,7 +82,11 @@ def report_page(run: RunDir) -> str:
         ],
         "variant_rows": [_variant_line(one) for one in compared(read_variants(run))],
         "speed": _speed(found),
-        "cost_rows": _cost_rows(figures),
+        "amount_rows": _amount_rows(figures),
+        "cost_columns": COST_COLUMNS,
+        "cost_rows": cost_rows(figures.cost) if figures.cost else [],
+        "cost_notes": figures.cost.notes if figures.cost else (),
+        "round_cost_rows": _round_cost_rows(found),
         **_weakness_content(found.newest),
         **_audit_content(found),
         "config_rows": list(_settings(found.manifest.config)),
@@ -153,19 +159,34 @@ def _speed(found: Findings) -> str:
     return speed_line(flow.tokens_per_s, flow.roofline_share, flow.limited_s)
 
 
-def _cost_rows(figures: RunFigures) -> list[Line]:
+def _round_cost_rows(found: Findings) -> list[Line]:
+    """By round; money and GPU-seconds at the rate of the whole run."""
+    cost = found.figures.cost
+    accepted = {record.round: record.rows.accepted for record in found.rounds}
+    lines: list[Line] = []
+    for times in found.round_times:
+        share = times.reserved_s / cost.wall_s if cost and cost.wall_s else None
+        money = share * cost.money if cost and cost.money is not None and share is not None else None
+        each = money / accepted[times.round] if money is not None and accepted.get(times.round) else None
+        gpu_s = (times.reserved_s * cost.gpus, times.busy_s * cost.gpus) if cost and cost.gpus else (None, None)
+        busy = percent(times.busy_s / times.reserved_s) if times.reserved_s else ""
+        lines.append((times.round, *map(amount, (times.reserved_s, times.busy_s)), busy, *map(amount, (*gpu_s, money, each))))
+    return lines
+
+
+def _amount_rows(figures: RunFigures) -> list[Line]:
     """By row and by point of F1. A run that gained nothing has no price by point."""
     contrast = figures.test or figures.validation
     points = 100 * contrast.gain if contrast and contrast.gain > 0 else None
     lines: list[Line] = []
-    for name, amount in (
+    for name, count in (
         ("prompt tokens", figures.prompt_tokens),
         ("output tokens", figures.completion_tokens),
         ("teacher tokens", figures.tokens),
         ("accepted rows", figures.rows.accepted),
     ):
-        per_row = amount / figures.rows.accepted if figures.rows.accepted and name != "accepted rows" else None
-        lines.append((name, grouped(amount), "" if per_row is None else f"{per_row:,.1f}", _per_point(amount, points)))
+        per_row = count / figures.rows.accepted if figures.rows.accepted and name != "accepted rows" else None
+        lines.append((name, grouped(count), "" if per_row is None else f"{per_row:,.1f}", _per_point(count, points)))
     for name, seconds in (
         ("seconds in which the teacher wrote", figures.generation_s),
         ("seconds in which the student learned", figures.train_s),
