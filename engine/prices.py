@@ -33,7 +33,7 @@ def num_gpus(command: Sequence[str]) -> int:
 def last_flag(command: Sequence[str], *names: str) -> str | None:
     """The value that counts for a flag with these names, which is the last one given; None if none is."""
     value = None
-    for word, after in zip(command, (*command[1:], ""), strict=True):
+    for word, after in zip(command, (*command[1:], ""), strict=False):  # of no words there is no next one either
         name, is_joined, joined = word.partition("=")
         if name.replace("_", "-") in names:
             value = joined if is_joined else after
