@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: bench-loop help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-dashboard bench-bulk docs lock methods teacher torture
+.PHONY: bench-loop help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-cost bench-dashboard bench-bulk docs lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -70,6 +70,9 @@ bench-quickstart: .venv/ready ## the quickstart over three seeds: gain and time,
 
 bench-structured: .venv/ready ## constrained output against free: schema failures, tokens/s, rows per 1,000 tokens
 	$(BIN)/python -m benchmarks.structured
+
+bench-cost: .venv/ready ## teacher without a student beside the student: time, money, scores, break-even, on a quickstart run
+	$(BIN)/python -m benchmarks.cost
 
 bench-dashboard: .venv/ready ## what watching costs a run
 	$(BIN)/python -m benchmarks.dashboard

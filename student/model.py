@@ -115,7 +115,7 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: s
         _start_as_mean(cast(BertForSequenceClassification, model))
     if config.head_learning_rate is not None:
         _start_undecided(model, len(outputs))
-    tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length, _num_positions(model))
+    tokenizer.model_max_length = min(config.max_length, tokenizer.model_max_length, num_positions(model))
     _align(model)
     student = Student(model, tokenizer, tuple(labels), head)
     _require_places(student, source)
@@ -257,7 +257,7 @@ def _require_weights(source: str, model: PreTrainedModel, missing: Sequence[str]
         )
 
 
-def _num_positions(model: PreTrainedModel) -> int:
+def num_positions(model: PreTrainedModel) -> int:
     """Tokens that the network has places for."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:

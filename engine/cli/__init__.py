@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import bulk, comparisons, init, prompts, replays, runs, students, tables, teach, watching
+from engine.cli import bench, bulk, comparisons, init, prompts, replays, runs, students, tables, teach, watching
 from engine.cli.helping import add, make_app
 from engine.cli.shell import messages
 from engine.display import print_error
@@ -44,6 +44,8 @@ def front_door(
 
 teacher_app = make_app("teacher", "The teacher's server.")
 add(teacher_app, "Commands", {teach.serve: "Serve a teacher with vLLM until Ctrl-C, for runs with --endpoint."})
+bench_app = make_app("bench", "What it costs on this machine.")
+add(bench_app, "Commands", {bench.cost: "Set teacher and student side by side: time, money, scores, break-even."})
 prompts_app = make_app("prompts", "What is said to the teacher.")
 add(prompts_app, "Commands", {prompts.show: "Print exactly what a method would send."})
 
@@ -70,6 +72,7 @@ add(
         comparisons.compare: "Set runs side by side, or tell which of two students is better.",
     },
 )
+app.add_typer(bench_app, rich_help_panel="Look at runs", short_help="Measure what a prediction costs: bench cost.")
 add(
     app,
     "Use the student",
