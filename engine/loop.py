@@ -104,6 +104,7 @@ async def _teach(
         reports = Reports(await first_report, progress)
         listening = group.create_task(reports.listen(student))
         while True:
+            reports.expect(generation.last_round)
             known = reports.all
             turn = next_turn(
                 generation.last_round,
@@ -139,15 +140,25 @@ class Reports:
         self._known = [first]
         self._progress = progress
         self._came = asyncio.Event()
+        self._due = first.round
+        self._is_due = asyncio.Event()
         progress.reported(first)
 
     @property
     def all(self) -> tuple[WeaknessReport, ...]:
         return tuple(self._known)
 
+    def expect(self, round: int) -> None:
+        """One on this round is to come, for it is complete."""
+        self._due = round
+        self._is_due.set()
+
     async def listen(self, student: StudentProcess) -> None:
-        """Beside the asking, for as long as there may be more. StudentError if the student ends."""
+        """Beside the asking, for as long as there may be more. StudentError if the student ends while one is due."""
         while True:
+            while self._known[-1].round >= self._due:
+                self._is_due.clear()
+                await self._is_due.wait()
             report = await student.report_after(self._known[-1].round)
             self._known.append(report)
             self._progress.reported(report)

@@ -135,17 +135,18 @@ async def test_a_stopped_round_goes_on_against_its_report_although_a_newer_one_h
 
 
 async def test_patience_waits_for_the_reports_on_all_that_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = {0: 1.0, 1: 1.1, 2: 1.2, 3: 0.5, 4: 0.6, 5: 0.6}
+    losses = {0: 1.0, 1: 1.1, 2: 1.2, 3: 0.5, 4: 0.6, 5: 0.6, 6: 0.6}
     made = make_report
     monkeypatch.setattr("tests.engine.test_overlap.make_report", lambda round, **_: made(round, loss=losses[round]))  # pyright: ignore[reportUnknownLambdaType]
     async with ScriptedServer() as server:
         config = ahead(make_config(server.base_url, rounds=9), 1)
         strategy = config.strategy.model_copy(update={"patience": 2})
         # After the report on round 2, two rounds went by without a lower loss; but round 3 was asked before it came, and brings one.
-        pace = {1: 2, 2: 3, 3: 3, 4: 4, 5: 5}
+        # So it is with round 6, which is asked before the report on round 5 says that two rounds brought nothing.
+        pace = {1: 2, 2: 3, 3: 3, 4: 4, 5: 5, 6: 6}
         summary = await run_paced(monkeypatch, config.model_copy(update={"strategy": strategy}), tmp_path, pace)
-    assert summary.stopped == "no lower validation loss in 2 rounds"
-    assert (summary.rounds, summary.student.after.round) == (5, 3)
+    assert summary.stopped == "no lower validation loss in 3 rounds"
+    assert (summary.rounds, summary.student.after.round) == (6, 3)
 
 
 async def test_a_run_ends_when_its_rounds_gain_nothing_and_says_so_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
