@@ -92,10 +92,17 @@ def make_prompter(config: RunConfig) -> Prompter:
 def make_prompts(count: int) -> list[Prompt]:
     """As the engine renders them; up to 256 differ in the weakness they name, those beyond also in a number."""
     task = make_task()
-    values = {"domain": task.domain, "labels": task.labels, "examples": task.seed[:8], "report": make_report(), "num_rows": 2}
+    values = {
+        "kind": task.kind,
+        "domain": task.domain,
+        "labels": task.labels,
+        "examples": task.seed[:8],
+        "report": make_report(),
+        "num_rows": 2,
+    }
     opening = make_prompter(make_config("http://unused/v1", 2 * count, None)).open("pgkd/generate", values)
     focuses = ((LABELS[number % 16], f"{LABELS[number // 16 % 16]} ({number})") for number in range(count))
-    return [opening.finish({"num_rows": 2, "focus": focus}, rows_schema(task.label_names, 2)) for focus in focuses]
+    return [opening.finish({"kind": task.kind, "num_rows": 2, "focus": focus}, rows_schema(task.label_names, 2)) for focus in focuses]
 
 
 async def measure(config: RunConfig, folder: Path, draws: int = 1) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def make_requests() -> list[Request]:
             train_s=1.0,
             epochs=1,
         )
-        values = {"domain": task.domain, "labels": task.labels, "examples": task.seed[:16], "num_rows": 1, "report": report,
-                  "focus": (generator.choice(task.label_names),)}  # fmt: skip
+        values = {"kind": "classification", "domain": task.domain, "labels": task.labels, "examples": task.seed[:16],
+                  "num_rows": 1, "report": report, "focus": (generator.choice(task.label_names),)}  # fmt: skip
         prompt = prompter.render("pgkd/generate", values, schema)
         requests += [prompter.request(prompt, "prefix", number * DRAWS + draw) for draw in range(DRAWS)]
     return requests

@@ -60,7 +60,9 @@ def make_draws(config: RunConfig, num_draws: int) -> list[Request]:
     for number in range(0, num_draws, DRAWS_OF_A_PROMPT):
         labels = generator.sample(task.labels, len(task.labels))
         prompt = prompter.render(
-            "zerogen/generate", {"domain": task.domain, "labels": labels, "num_rows": ROWS, "label": labels[0].name}, schema
+            "zerogen/generate",
+            {"kind": "classification", "domain": task.domain, "labels": labels, "num_rows": ROWS, "label": labels[0].name},
+            schema,
         )
         draws += [prompter.request(prompt, "roofline", number + draw) for draw in range(min(DRAWS_OF_A_PROMPT, num_draws - number))]
     return draws

@@ -100,12 +100,19 @@ def make_prompts(config: RunConfig, task: TaskSpec) -> dict[Kind, list[Prompt]]:
     prompter = Prompter(PromptLibrary(), "any", config.sampling, seed=1)
     names, examples = task.label_names, task.seed[:8]
     report = make_up_report(config, task)
-    common = {"domain": task.domain, "labels": task.labels, "examples": examples, "num_rows": ROWS, "report": report}
+    common = {
+        "kind": "classification",
+        "domain": task.domain,
+        "labels": task.labels,
+        "examples": examples,
+        "num_rows": ROWS,
+        "report": report,
+    }
     writing, schema = prompter.open("pgkd/generate", common), rows_schema(names, ROWS)
-    labelling = prompter.open("labelling/label", {"domain": task.domain, "labels": task.labels, "num_texts": 1})
+    labelling = prompter.open("labelling/label", {"kind": "classification", "domain": task.domain, "labels": task.labels, "num_texts": 1})
     texts = [task.seed[number % len(task.seed)].text for number in range(NUM_TEXTS)]
     return {
-        "rows": [writing.finish({"focus": (name,), "num_rows": ROWS}, schema) for name in names],
+        "rows": [writing.finish({"kind": "classification", "focus": (name,), "num_rows": ROWS}, schema) for name in names],
         "labels": [labelling.finish({"text": text}, label_schema(names)) for text in texts],
     }
 

@@ -31,7 +31,7 @@ from engine.manifest import ignore
 from engine.pool_labels import PoolSummary, label_pool
 from engine.progress import Progress
 from engine.purpose import refuse_other_purpose
-from engine.records import Example, TaskSpec
+from engine.records import Example, TaskKind, TaskSpec
 from engine.rehearsal import check_prompts
 from engine.rundir import RunDir, write_atomically
 from engine.strategy_config import PgkdConfig, StrategyConfig
@@ -55,16 +55,22 @@ def make_config(
 
     `settings`: dotted keys of any other section (`{"sampling.temperature": 0.7}`). UserError for a task that marks spans: those have files.
     """
-    if task.kind != "classification":
+    if task.kind == "ner":
         raise UserError(f"rows of a task of kind {task.kind!r} are read from files; write a TOML file for it")
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     parts = (("seed", task.seed), ("validation", task.validation), ("test", task.test))
-    seed, validation, test = (_write_rows(folder / f"{name}.jsonl", rows) for name, rows in parts)
+    seed, validation, test = (_write_rows(folder / f"{name}.jsonl", rows, task.kind) for name, rows in parts)
     labels = tuple(LabelConfig(name=label.name, description=label.description) for label in task.labels)
     config = RunConfig(
         name=folder.name,
-        task=TaskConfig(domain=task.domain, labels=labels, data=DataConfig(seed=seed, validation=validation, test=test)),
+        task=TaskConfig(
+            kind=task.kind,
+            domain=task.domain,
+            labels=labels,
+            data=DataConfig(seed=seed, validation=validation, test=test),
+            allow_none=task.allow_none,
+        ),
         teacher=teacher,
         strategy=strategy or PgkdConfig(),
         student=student or StudentConfig(),
@@ -182,7 +188,8 @@ def _telling(progress: Progress | None) -> Generator[Progress]:
         yield told
 
 
-def _write_rows(path: Path, rows: tuple[Example, ...]) -> Path:
-    lines = [{"text": row.text, "label": row.label} for row in rows]
+def _write_rows(path: Path, rows: tuple[Example, ...], kind: TaskKind) -> Path:
+    is_set = kind == "multi_label"
+    lines = [{"text": row.text, **({"labels": row.labels} if is_set else {"label": row.label})} for row in rows]
     write_atomically(path, msgspec.json.Encoder().encode_lines(lines))
     return path

@@ -18,8 +18,11 @@ from engine.errors import UserError
 from engine.records import Marking, TaskKind
 from engine.strategy_config import METHODS, PgkdConfig, StrategyConfig
 
-WITHOUT_SPANS = ("eda",)
-"""Methods that cannot write rows for a task that marks entities."""
+UNFIT: dict[TaskKind, dict[str, str]] = {
+    "multi_label": {"eda": "borrows words from rows of the same label, of which a text may have several"},
+    "ner": {"eda": "moves and drops words, and would tear entities"},
+}
+"""Methods that cannot write rows for a kind of task, and why."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -48,6 +51,11 @@ class DataConfig(_Section):
     text_column: str = Field(default="text", min_length=1)
     label_column: str = Field(default="label", min_length=1)
     """Its values are label names, or ids with the names in the dataset's own features (ClassLabel)."""
+    labels_column: str = Field(default="labels", min_length=1)
+    """For `kind = "multi_label"`: lists of label names or ids, empty for a text without labels; or strings that hold the labels of a row
+    one after another, or as a JSON list."""
+    label_separator: str = Field(default="|", min_length=1)
+    """What stands between the labels in such a string. White space around a label is not part of it."""
     tokens_column: str = Field(default="tokens", min_length=1)
     tags_column: str = Field(default="tags", min_length=1)
     """For `kind = "ner"`: IOB2 tags (`B-PER`) of the tokens, or numbers with the names in the dataset's own features."""
@@ -60,7 +68,8 @@ class DataConfig(_Section):
 
 class TaskConfig(_Section):
     kind: TaskKind = "classification"
-    """`classification` gives each text one label; `ner` marks the entities in it, and `labels` are their types."""
+    """`classification` gives each text one label, `multi_label` any number of them; `ner` marks the entities in it, and `labels` are their
+    types."""
     domain: Name
     """What the texts are, in a phrase: "messages to the help desk of an online shop"."""
     labels: tuple[LabelConfig, ...] = Field(min_length=1)
@@ -70,6 +79,10 @@ class TaskConfig(_Section):
     marking: Marking = "inline"
     """How the teacher is asked to mark entities. `inline`, between tags in the text, says which of several places is meant, and writes
     each text once; `json`, in a list beside the text, has the types constrained too."""
+
+    allow_none: bool = True
+    """For `kind = "multi_label"`: a text may have no label at all. If not, rows without one are mistakes in your files, and refused from
+    the teacher."""
 
     @model_validator(mode="after")
     def _there_is_a_choice(self) -> TaskConfig:
@@ -354,11 +367,11 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _method_fits(self) -> RunConfig:
-        if self.task.kind == "ner" and self.strategy.type in WITHOUT_SPANS:
-            fitting = ", ".join(name for name in METHODS if name not in WITHOUT_SPANS)
+        unfit = UNFIT.get(self.task.kind, {})
+        if self.strategy.type in unfit:
+            fitting = ", ".join(name for name in METHODS if name not in unfit)
             raise ValueError(
-                f"strategy.type = {self.strategy.type} moves and drops words, and would tear entities; "
-                f"for task.kind = ner there are {fitting}"
+                f"strategy.type = {self.strategy.type} {unfit[self.strategy.type]}; for task.kind = {self.task.kind} there are {fitting}"
             )
         return self
 
@@ -390,7 +403,7 @@ class RunConfig(_Section):
         if not self.labelling.soft:
             return self
         if self.task.kind != "classification":
-            raise ValueError("labelling.soft = true is for tasks with one label a text; leave it out where entities are marked")
+            raise ValueError(f"labelling.soft = true is for tasks with one label a text; leave it out for task.kind = {self.task.kind}")
         strategy = self.strategy
         if strategy.type not in ("evokd", "hybrid", "pool") or (strategy.type == "hybrid" and strategy.labelling == "none"):
             raise ValueError(

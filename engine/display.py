@@ -204,7 +204,9 @@ def story_view(story: Story) -> RenderableType:
     if call is not None and isinstance(call.outcome, Completion):
         parts += ["", Text("Reply", style="bold"), _in_full(call.outcome.text)]
     if story.siblings:
-        lines = [(row.id.rpartition("-")[2], row.ending, row.label, _marked(row) or row.raw) for row in story.siblings]
+        lines = [
+            (row.id.rpartition("-")[2], row.ending, label_words(row.label, row.labels), _marked(row) or row.raw) for row in story.siblings
+        ]
         title = "Other rows of the call" if story.row else "Rows of the call"
         parts += ["", plain_table(("place", "ended", "label", "text"), lines, title=title)]
     if story.calls:
@@ -229,7 +231,13 @@ def _row_facts(story: Story) -> list[tuple[str, object]]:
     if row is None:
         return []
     refusal = [("Refused", row.detail), ("Written", row.raw)] if row.detail is not None else []
-    return [*([("Label", row.label)] if row.label or not row.spans else []), ("Text", _marked(row)), *refusal]
+    labels = [("Labels", label_words("", row.labels))] if row.labels is not None else [("Label", row.label)]
+    return [*(labels if row.label or not row.spans else []), ("Text", _marked(row)), *refusal]
+
+
+def label_words(label: str, labels: Sequence[str] | None) -> str:
+    """One label, or several in a few words."""
+    return label if labels is None else ", ".join(labels) or "no label"
 
 
 def _marked(row: Row) -> str:

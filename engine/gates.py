@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
+from engine.label_sets import LabelSetError, label_set
 from engine.marking import MarkingError, check_spans
 from engine.near_duplicates import REMEMBERED_ROWS, NearDuplicates, Sketches, sketch
-from engine.records import Candidate, RejectionReason
+from engine.records import Candidate, RejectionReason, TaskKind
 from engine.scripts import main_script
 
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
@@ -64,16 +65,16 @@ class _Words(dict[int, str]):
 _WORDS = _Words()
 
 
-def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int, *, marks_spans: bool = False) -> Refusal | None:
-    """The gates that need nothing but the row and the task. `marks_spans`: `labels` are types of entities, and a row has no label."""
+def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int, kind: TaskKind = "classification") -> Refusal | None:
+    """The gates that need nothing but the row and the task. `labels` are the task's, or its types of entities."""
     if row.problem is not None:
         return Refusal(row.reason, row.problem)
     if not row.text:
         return Refusal(RejectionReason.EMPTY, "no text")
     if len(row.text) > max_text_chars:
         return Refusal(RejectionReason.TOO_LONG, f"{len(row.text)} characters, at most {max_text_chars}")
-    if marks_spans:
-        return _check_marks(row, labels)
+    if kind != "classification":
+        return (_check_marks if kind == "ner" else _check_labels)(row, labels)
     return None if row.label in labels else Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
 
 
@@ -84,6 +85,16 @@ def _check_marks(row: Candidate, types: frozenset[str]) -> Refusal | None:
         check_spans(row.text, row.annotation.spans, types)
     except MarkingError as error:
         return Refusal(RejectionReason.SPANS, str(error))
+    return None
+
+
+def _check_labels(row: Candidate, labels: frozenset[str]) -> Refusal | None:
+    if row.annotation is None or row.annotation.labels is None:
+        return Refusal(RejectionReason.UNLABELLED, "it got no list of labels")
+    try:
+        label_set(row.annotation.labels, labels)
+    except LabelSetError as error:
+        return Refusal(error.reason, str(error))
     return None
 
 
@@ -111,10 +122,10 @@ class Gatekeeper:
         held_out: Iterable[str],
         similarity: float | None = None,
         remembered_rows: int = REMEMBERED_ROWS,
-        marks_spans: bool = False,
+        kind: TaskKind = "classification",
         scripts: frozenset[str] = frozenset(),
     ) -> None:
-        """`labels` and `marks_spans` as of `check_shape`; `known`: texts of the seed and then of the rows admitted earlier, in their order;
+        """`labels` and `kind` as of `check_shape`; `known`: texts of the seed and then of the rows admitted earlier, in their order;
         `held_out`: texts of validation and test; `scripts`: those that rows may be written in (`engine.scripts`), empty for any.
 
         `similarity`: from which estimate on a row is a near duplicate; None looks for exact ones only. Each of `known` is read once and
@@ -122,7 +133,7 @@ class Gatekeeper:
         """
         self._labels = frozenset(labels)
         self._scripts = scripts
-        self._marks_spans = marks_spans
+        self._kind: TaskKind = kind
         self._max_text_chars = max_text_chars
         held_out_texts = {_digest(text): text for text in map(comparable, held_out)}
         self._held_out = frozenset(held_out_texts)
@@ -183,7 +194,7 @@ class Gatekeeper:
         return refusal
 
     def _check_row(self, row: Candidate) -> Refusal | None:
-        refusal = check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans)
+        refusal = check_shape(row, self._labels, self._max_text_chars, self._kind)
         if refusal is not None or not self._scripts or (script := main_script(row.text)) is None or script in self._scripts:
             return refusal
         return Refusal(RejectionReason.SCRIPT, f"mainly {script.title()}, the seed is {', '.join(sorted(self._scripts)).title()}")

@@ -181,6 +181,6 @@ def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeepe
         held_out=held_out,
         similarity=config.gates.similarity if config.gates.near_duplicates else None,
         remembered_rows=config.gates.remembered_rows,
-        marks_spans=task.kind == "ner",
+        kind=task.kind,
         scripts=main_scripts(row.text for row in task.seed) if config.gates.scripts else frozenset(),
     )

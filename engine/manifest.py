@@ -145,7 +145,8 @@ def _digest(rows: Sequence[Example]) -> str:
     digest = sha256()
     for row in rows:
         marks = "".join(f" {span.start} {span.end} {span.type}" for span in row.spans)
-        digest.update(f"{len(row.text)} {row.text} {row.label}{marks}\n".encode("utf-8", "surrogatepass"))
+        labels = "".join(f" {len(label)} {label}" for label in row.labels)
+        digest.update(f"{len(row.text)} {row.text} {row.label}{marks}{labels}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 

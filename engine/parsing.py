@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from engine.label_sets import LabelSetError, label_set
 from engine.marking import MarkingError, Mention, find_entities, read_inline
 from engine.records import Annotation, Candidate, Marking, RejectionReason, Span
 
@@ -36,12 +37,20 @@ class _Row(msgspec.Struct):
 
 _NOT_THAT = (msgspec.MsgspecError, UnicodeEncodeError, RecursionError)
 """What msgspec raises at something else, at half a surrogate pair, and at what is nested too deeply."""
+_LISTS = ("entities",)
+"""Fields whose list is part of a row, and no list of rows."""
+_LISTS_OF_SETS = ("entities", "labels")
+"""The same where a text has several labels. Where it has one, a teacher may call the list of rows so."""
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _ROW = msgspec.json.Decoder(_Row)
 
 
 Marks: TypeAlias = tuple[Span, ...] | MarkingError | None
 """The entities of a text, or why they cannot be read; None where nothing, or more than one thing, was said of it."""
+
+
+LabelSet: TypeAlias = tuple[str, ...] | LabelSetError | None
+"""The labels of a text, or why they are none; None where nothing, or more than one thing, was said of it."""
 
 
 class _Piece(NamedTuple):
@@ -69,6 +78,11 @@ def parse_marked_rows(reply: str, types: Collection[str], marking: Marking) -> l
     return [_marked_row(piece, types, marking) for piece in _pieces(reply, strings=marking == "inline")]
 
 
+def parse_set_rows(reply: str, labels: Collection[str], *, allow_none: bool = True) -> list[Candidate]:
+    """Candidates with any number of these labels each."""
+    return [_set_row(piece, labels, allow_none) for piece in _pieces(reply, lists=_LISTS_OF_SETS)]
+
+
 def parse_labels(reply: str, num_texts: int) -> list[str | None]:
     """The label of each text, by its number (from 1) or, where every text got one and none has a number, by its place.
 
@@ -77,6 +91,14 @@ def parse_labels(reply: str, num_texts: int) -> list[str | None]:
     answers = _answers(reply, num_texts, "label", lambda row: isinstance(row.get("label"), str))
     found = [{row["label"] for row in rows if isinstance(row.get("label"), str)} for rows in answers]
     return [labels.pop() if len(labels) == 1 else None for labels in found]
+
+
+def parse_label_sets(reply: str, num_texts: int, labels: Collection[str], *, allow_none: bool = True) -> list[LabelSet]:
+    """The labels of each text, by its number or place as above. Of one text a bare list of strings is them."""
+    if num_texts == 1 and (bare := _list_of_strings(reply)) is not None:
+        return [_as_set(bare, labels, allow_none)]
+    answers = _answers(reply, num_texts, "labels", lambda row: isinstance(row.get("labels"), list), _LISTS_OF_SETS)
+    return [_as_set(rows[0].get("labels"), labels, allow_none) if _is_one(rows) else None for rows in answers]
 
 
 def parse_marks(reply: str, texts: Sequence[str], types: Collection[str], marking: Marking) -> list[Marks]:
@@ -116,13 +138,13 @@ def _well_formed(reply: str) -> list[Candidate] | None:
     ]
 
 
-def _pieces(reply: str, *, strings: bool = False) -> list[_Piece]:
-    """Everything that may have been meant as a row; with `strings`, the items of a list of strings too."""
+def _pieces(reply: str, *, strings: bool = False, lists: tuple[str, ...] = _LISTS) -> list[_Piece]:
+    """Everything that may have been meant as a row; with `strings`, the items of a list of strings too. `lists`: fields of a row."""
     if not reply.strip():
         return []
     if strings and (values := _list_of_strings(reply)) is not None:
         return [_Piece(json.dumps(value), value) for value in values]
-    return list(_objects(reply)) or [_Piece(reply, problem="no JSON object in the reply")]
+    return list(_objects(reply, lists)) or [_Piece(reply, problem="no JSON object in the reply")]
 
 
 def _list_of_strings(reply: str) -> list[str] | None:
@@ -132,14 +154,14 @@ def _list_of_strings(reply: str) -> list[str] | None:
         return None
 
 
-def _objects(reply: str) -> Iterator[_Piece]:
+def _objects(reply: str, lists: tuple[str, ...]) -> Iterator[_Piece]:
     begin = _BEGIN.search(reply)
     num_broken = 0
     while begin is not None:
         start = begin.start()
         try:
             value, end = _decoder.raw_decode(reply, start)
-            pieces = _unwrap(value, reply[start:end])
+            pieces = _unwrap(value, reply[start:end], lists)
         except (ValueError, RecursionError) as error:
             num_broken += 1
             begin = _BEGIN.search(reply, start + 1) if num_broken < _MAX_BROKEN else None
@@ -151,9 +173,9 @@ def _objects(reply: str) -> Iterator[_Piece]:
             yield from pieces
 
 
-def _unwrap(value: dict[str, object], raw: str) -> list[_Piece]:
-    """The row itself, or the rows of an object that is only a wrapper (`{"rows": [...]}`). The entities of a text are no wrapper."""
-    inner = next(iter(value.values())) if len(value) == 1 and "entities" not in value else None
+def _unwrap(value: dict[str, object], raw: str, lists: tuple[str, ...]) -> list[_Piece]:
+    """The row itself, or the rows of an object that is only a wrapper (`{"rows": [...]}`). A list that is part of a row is no wrapper."""
+    inner = next(iter(value.values())) if len(value) == 1 and next(iter(value)) not in lists else None
     if isinstance(inner, list):
         return [_Piece(json.dumps(row), row) for row in cast(list[object], inner)]
     return [_Piece(raw, value)]
@@ -204,8 +226,37 @@ def _marked_row(piece: _Piece, types: Collection[str], marking: Marking) -> Cand
     return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text, annotation=Annotation(spans))
 
 
+def _set_row(piece: _Piece, labels: Collection[str], allow_none: bool) -> Candidate:
+    if piece.problem is not None:
+        return _broken(piece.raw, piece.problem)
+    row = cast(dict[str, object], piece.value) if isinstance(piece.value, dict) else {}
+    text, found = row.get("text"), _as_set(row.get("labels"), labels, allow_none)
+    if not isinstance(text, str):
+        return _broken(piece.raw, 'no string "text"')
+    if found is None:
+        return _broken(piece.raw, 'no list "labels" of strings')
+    if isinstance(found, LabelSetError):
+        return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), problem=str(found), reason=found.reason)
+    return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), annotation=Annotation(labels=found))
+
+
+def _as_set(said: object, labels: Collection[str], allow_none: bool) -> LabelSet:
+    """None for what is no list of strings."""
+    if not isinstance(said, list) or not all(isinstance(label, str) for label in cast(list[object], said)):
+        return None
+    try:
+        return label_set(cast(list[str], said), labels, allow_none=allow_none)
+    except LabelSetError as error:
+        return error
+
+
+def _is_one(answers: Sequence[dict[str, Any]]) -> bool:
+    """Whether there is an answer, and no other beside it."""
+    return bool(answers) and all(row == answers[0] for row in answers)
+
+
 def _marks(text: str, answers: Sequence[dict[str, Any]], types: Collection[str], marking: Marking) -> Marks:
-    if not answers or any(row != answers[0] for row in answers):
+    if not _is_one(answers):
         return None
     entities, said = answers[0].get("entities"), answers[0].get("text")
     try:
@@ -238,11 +289,13 @@ def _mentions(entities: object) -> list[Mention]:
     return mentions
 
 
-def _answers(reply: str, num_texts: int, bare: str, is_answer: Callable[[dict[str, Any]], bool]) -> list[list[dict[str, Any]]]:
+def _answers(
+    reply: str, num_texts: int, bare: str, is_answer: Callable[[dict[str, Any]], bool], lists: tuple[str, ...] = _LISTS
+) -> list[list[dict[str, Any]]]:
     """What was said of each text. `bare`: the field that a value without an object stands for."""
     numbered: dict[int, list[dict[str, Any]]] = {}
     in_order: list[dict[str, Any]] = []
-    for piece in _pieces(reply, strings=True):
+    for piece in _pieces(reply, strings=True, lists=lists):
         row = cast(dict[str, Any], piece.value) if isinstance(piece.value, dict) else {bare: piece.value}
         number = row.get("number")
         if is_answer(row) and type(number) is int:  # not a bool, which is one

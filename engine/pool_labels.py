@@ -39,6 +39,7 @@ from engine.records import (
     Rejection,
     RejectionReason,
     Sample,
+    TaskKind,
     TaskSpec,
     Totals,
     hash_messages,
@@ -139,10 +140,10 @@ class Shapes:
     def __init__(self, config: RunConfig, task: TaskSpec, run: RunDir) -> None:
         self._labels = frozenset(task.label_names)
         self._max_text_chars = config.task.max_text_chars
-        self._marks_spans = task.kind == "ner"
+        self._kind: TaskKind = task.kind
 
     def judge(self, rows: Sequence[Candidate]) -> list[Refusal | None]:
-        return [check_shape(row, self._labels, self._max_text_chars, marks_spans=self._marks_spans) for row in rows]
+        return [check_shape(row, self._labels, self._max_text_chars, self._kind) for row in rows]
 
 
 async def label_pool(config: RunConfig, task: TaskSpec, run: RunDir, out: Path, progress: Progress) -> PoolSummary:
@@ -189,7 +190,8 @@ def _rounds(pool: Pool, done: int) -> Iterator[list[str]]:
 
 
 def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: Path) -> PoolSummary:
-    text, label = config.task.data.text_column, config.task.data.label_column
+    data = config.task.data
+    text, label = data.text_column, data.labels_column if config.task.kind == "multi_label" else data.label_column
     names = task.label_names
     rejections = out.with_name(f"{out.stem}.rejected{out.suffix}")
     classes: dict[str, int] = {}
@@ -205,7 +207,8 @@ def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: 
                     if row.text != raw.strip():
                         raise _changed(pool, run)
                     good.append({PLACE: place, text: raw, **_said(row, config, names, label)})
-                    classes[row.label] = classes.get(row.label, 0) + 1
+                    for name in (row.annotation and row.annotation.labels) or (row.label,):
+                        classes[name] = classes.get(name, 0) + 1
                 elif row is not None:
                     bad.append({PLACE: place, text: raw, "reason": str(row.reason), "detail": row.detail})
                 else:
@@ -222,7 +225,7 @@ def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: 
         rejected=rejected,
         file=str(out) if labelled else None,
         rejections=str(rejections) if rejected else None,
-        classes={name: classes.get(name, 0) for name in names} if task.kind == "classification" else {},
+        classes={name: classes.get(name, 0) for name in names} if task.kind != "ner" else {},
         calls=totals.calls,
         prompt_tokens=totals.prompt_tokens,
         completion_tokens=totals.completion_tokens,
@@ -243,6 +246,8 @@ def _said(row: Sample, config: RunConfig, names: Sequence[str], label: str) -> d
     said: dict[str, Any] = {}
     if config.task.kind == "ner":
         said["spans"] = [asdict(span) for span in annotation.spans] if annotation else []
+    elif config.task.kind == "multi_label":
+        said[label] = list(annotation.labels or ()) if annotation else []
     else:
         said[label] = row.label
     said["agreement"] = annotation and annotation.agreement
@@ -255,7 +260,11 @@ def _said(row: Sample, config: RunConfig, names: Sequence[str], label: str) -> d
 def _schema(config: RunConfig, names: Sequence[str]) -> pa.Schema:
     data = config.task.data
     span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())])
-    found = ("spans", pa.list_(span)) if config.task.kind == "ner" else (data.label_column, pa.string())
+    found = {
+        "classification": (data.label_column, pa.string()),
+        "multi_label": (data.labels_column, pa.list_(pa.string())),
+        "ner": ("spans", pa.list_(span)),
+    }[config.task.kind]
     fields = [(PLACE, pa.int64()), (data.text_column, pa.string()), found, ("agreement", pa.float64())]
     if config.labelling.soft:
         fields.append(("probabilities", pa.struct([(name, pa.float32()) for name in names])))

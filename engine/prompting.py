@@ -231,6 +231,25 @@ def labels_schema(labels: tuple[str, ...], num_texts: int) -> str:
 
 
 @lru_cache
+def set_rows_schema(labels: tuple[str, ...], num_rows: int, *, allow_none: bool = True) -> str:
+    """JSON schema of a list of exactly `num_rows` objects with a text and a list of labels."""
+    return _list(_object(text=_TEXT, labels=_some_of(labels, allow_none)), num_rows)
+
+
+@lru_cache
+def label_set_schema(labels: tuple[str, ...], *, allow_none: bool = True) -> str:
+    """JSON schema of an object with a list of labels."""
+    return json.dumps(_object(labels=_some_of(labels, allow_none)))
+
+
+@lru_cache
+def label_sets_schema(labels: tuple[str, ...], num_texts: int, *, allow_none: bool = True) -> str:
+    """JSON schema of a list of exactly `num_texts` objects with the number of a text and a list of labels."""
+    number = {"type": "integer", "minimum": 1, "maximum": num_texts}
+    return _list(_object(number=number, labels=_some_of(labels, allow_none)), num_texts)
+
+
+@lru_cache
 def marked_rows_schema(types: tuple[str, ...], marking: Marking, num_rows: int) -> str:
     """JSON schema of a list of exactly `num_rows` objects with a text whose entities are marked."""
     return _list(_object(**({} if marking == "inline" else {"text": _TEXT}), **_marks(types, marking)), num_rows)
@@ -263,6 +282,11 @@ _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 
 def _one_of(values: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "string", "enum": list(values)}
+
+
+def _some_of(values: tuple[str, ...], allow_none: bool) -> dict[str, Any]:
+    # Not `uniqueItems`: of vLLM's grammars none knows it, and the default one refuses a request that has it. Parsing looks at that.
+    return {"type": "array", "items": _one_of(values), "minItems": 0 if allow_none else 1, "maxItems": len(values)}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:

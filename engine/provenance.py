@@ -61,6 +61,8 @@ class Row:
     """What stood in the reply, of a rejected row."""
     spans: tuple[Span, ...] = ()
     """Its entities, for tasks that mark them."""
+    labels: tuple[str, ...] | None = None
+    """Its labels, where it may have several; None where they are not known, or it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +177,19 @@ def _column(run: RunDir, sql: str, **parameters: object) -> list[str]:
 
 
 def _rows(samples: Sequence[Sample], rejections: Sequence[Rejection]) -> list[Row]:
-    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin, spans=_spans(row)) for row in samples]
-    rejected = [Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw, _spans(row)) for row in rejections]
+    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin, spans=_spans(row), labels=_labels(row)) for row in samples]
+    rejected = [
+        Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw, _spans(row), _labels(row)) for row in rejections
+    ]
     return sorted([*accepted, *rejected], key=lambda row: int(row.id.rpartition("-")[2]))
 
 
 def _spans(row: Sample | Rejection) -> tuple[Span, ...]:
     return (row.annotation or Annotation()).spans
+
+
+def _labels(row: Sample | Rejection) -> tuple[str, ...] | None:
+    return (row.annotation or Annotation()).labels
 
 
 def _call_story(call: Call) -> CallStory:

@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-TaskKind: TypeAlias = Literal["classification", "ner"]
-"""Whether a text gets one label, or the entities in it are marked."""
+TaskKind: TypeAlias = Literal["classification", "multi_label", "ner"]
+"""Whether a text gets one label, any number of them, or the entities in it are marked."""
 Marking: TypeAlias = Literal["inline", "json"]
 """Whether entities stand between tags in the text, or in a list beside it."""
 
@@ -50,16 +50,20 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     """How far whoever labelled the row agreed on it, from 0 to 1; None where it was labelled once, without probabilities."""
     probabilities: tuple[float, ...] | None = None
     """The teacher's distribution over the labels, in the task's order, in single precision; None where it was not asked for."""
+    labels: tuple[str, ...] | None = None
+    """In the task's order, each once, maybe none; for tasks whose texts have any number of labels, None for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text with the label, or the spans, that somebody (a person, or the teacher) gave it."""
+    """A text with the label, the labels or the spans that somebody (a person, or the teacher) gave it."""
 
     text: str
     label: str
-    """Empty for tasks that mark spans."""
+    """Empty for tasks whose texts have several labels, or marked spans."""
     spans: tuple[Span, ...] = ()
+    labels: tuple[str, ...] = ()
+    """In the task's order, each once; for tasks whose texts have any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class TaskSpec:
     pool: Pool | None = None
     marking: Marking = "inline"
     """How the teacher is asked to mark spans, where the task has any."""
+    allow_none: bool = True
+    """Whether a text may have no label at all, where it may have several."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -285,7 +291,7 @@ class RejectionReason(StrEnum):
     """Why a row that the teacher wrote was refused, or what was written was no row."""
 
     SCHEMA = "schema"
-    """Not an object with a text and a label, or with what else was asked for."""
+    """Not an object with a text and a label, or with what else was asked for; of several labels one twice."""
     UNKNOWN_LABEL = "unknown_label"
     """The label is not in the taxonomy."""
     SPANS = "spans"

@@ -17,6 +17,7 @@ from engine.prompting import Prompt, open_prompter
 from engine.records import Assignment, Completion, Example, FinishReason, Message, SamplingParams, Span, TaskSpec, Timings, Usage
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.strategies import Answer, make_strategy
+from engine.task import labels_of
 from engine.testing.teacher import fill
 from engine.variants import DEFAULT
 from prompts import VARIANT
@@ -100,8 +101,9 @@ def make_up_report(config: RunConfig, task: TaskSpec, round: int = 0) -> Weaknes
     strategy, names = config.strategy, task.label_names
     taken_for = dict(zip(names, (*names[1:], names[0]), strict=True))
     support = max(1, len(task.validation) // len(names))
-    hard = _mine(task.seed, strategy.hard, 0, taken_for)
-    wrong = _mine(task.seed, strategy.wrong, len(hard), taken_for)
+    mistakable = [row for row in task.seed if labels_of(row)]  # each label has a row at least
+    hard = _mine(mistakable, strategy.hard, 0, taken_for)
+    wrong = _mine(mistakable, strategy.wrong, len(hard), taken_for)
     right = _mine(task.seed, strategy.right, len(hard) + len(wrong), {name: name for name in names})
     return WeaknessReport(
         round=round,
@@ -127,7 +129,9 @@ def _mine(rows: Sequence[Example], count: int, start: int, predicted: Mapping[st
 
 def _mined(row: Example, predicted: Mapping[str, str]) -> MinedRow:
     found = tuple(Span(span.start, span.end, predicted[span.type]) for span in row.spans)
-    return MinedRow(row.text, row.label, predicted.get(row.label, ""), 0.9, row.spans, found)
+    said = {predicted[label] for label in row.labels}
+    taken_for = tuple(name for name in predicted if name in said)
+    return MinedRow(row.text, row.label, predicted.get(row.label, ""), 0.9, row.spans, found, row.labels, taken_for)
 
 
 def as_text(rehearsal: Rehearsal) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from engine.display import bar, inert, plain_table
+from engine.display import bar, inert, label_words, plain_table
 from engine.records import Span
 from engine.reports import (
     Audit,
@@ -41,7 +41,7 @@ def weakness_page(report: WeaknessReport) -> RenderableType:
             (weakness.name, weakness.missed, weakness.num_rows, f"{weakness.at_least:.0%}", _example(weakness.examples))
             for weakness in report.weaknesses[:_MOST]
         ]
-        rows = "of rows" if report.scores.micro_f1 is None else "of entities"
+        rows = f"of {report.scores.counted}"
         columns = ("weakness", "missed", rows, "at least", "such a row that the student was tried on")
         parts.append(plain_table(columns, lines, title=f"Weaknesses on validation after round {report.round}, the surest first"))
     else:
@@ -69,7 +69,7 @@ def scores_view(
             else ("micro F1", scores.micro_f1, intervals and intervals.micro_f1),
         )
     ]
-    marks_spans = scores.micro_f1 is not None
+    marks_spans = scores.counted == "entities"
     by_label = [
         (row.label, row.precision, row.recall, row.f1, row.support, bar(row.f1))
         for row in sorted(classes, key=lambda row: (row.support == 0, row.f1))
@@ -83,6 +83,8 @@ def scores_view(
         parts.append(inert(f"{unseen} of {len(classes)} {what} have no {things} here: macro F1 counts each of them as 0."))
     if marks_spans:
         parts.append(inert("Accuracy is of whole texts; F1 of entities, found when their type and both ends are right."))
+    if scores.has_sets:
+        parts.append(inert("Accuracy is of whole texts, all labels right; micro F1 of all labels together."))
     label, rows = ("type", "entities") if marks_spans else ("label", "rows")
     return Group(*parts, "", plain_table((label, "precision", "recall", "F1", rows, ""), by_label, title=f"By {label}"))
 
@@ -128,7 +130,9 @@ def audit_view(audit: Audit) -> RenderableType:
     """The training rows as a whole."""
     parts: list[RenderableType] = [Text("Training rows", style="bold")]
     parts += (
-        _noise_parts(audit.noise) if audit.noise else [inert("Label noise: not known, as no row was predicted by a student without it.")]
+        _noise_parts(audit.noise)
+        if audit.noise
+        else [inert(f"Label noise: {audit.without_noise or 'not known, as no row was predicted by a student without it'}.")]
     )
     if audit.copies:
         parts += _copy_parts(audit.copies)
@@ -244,8 +248,8 @@ def _disagreements(title: str, rows: Sequence[Disagreement]) -> RenderableType:
 def _example(rows: Sequence[MinedRow]) -> Text:
     if not rows:
         return inert(None)
-    text, spans = rows[0].text, rows[0].predicted_spans
-    said = rows[0].predicted or (_marked(text, spans) if rows[0].spans or spans else "")
+    row, text, spans = rows[0], rows[0].text, rows[0].predicted_spans
+    said = row.predicted or (_marked(text, spans) if row.spans or spans else label_words("", row.predicted_labels))
     return inert(f"{text} → {said}", _EXAMPLE_CHARS)
 
 

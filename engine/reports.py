@@ -8,6 +8,7 @@ about, to who asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from engine.records import Span
 
@@ -21,7 +22,7 @@ class ClassScore:
     recall: float
     f1: float
     support: int
-    """Rows of the label, entities of the type; 0 says that its scores, which are 0 then, mean nothing."""
+    """Rows of the label (also where a row has several), entities of the type; 0 says that its scores, which are 0 then, mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,23 @@ class Scores:
     """How well a student does on a set of rows."""
 
     accuracy: float
-    """Share of the rows that are right; where spans are marked, of texts in which every span is found and none is made up."""
+    """Share of the rows that are right; where spans are marked, or texts have several labels, of texts in which every span or label is
+    found and none is made up."""
     macro_f1: float
     """Mean over the labels, or over the types of entities."""
     weighted_f1: float
     num_rows: int
     mcc: float = 0.0
-    """Matthews correlation: 1 is perfect, 0 is chance. 0 where spans are marked, of which it says nothing."""
+    """Matthews correlation: 1 is perfect, 0 is chance. 0 where spans are marked, or texts have several labels, of which it says nothing."""
     micro_f1: float | None = None
-    """Over all spans together, as CoNLL counts; None where a text has one label, for there it is the accuracy."""
+    """Over all spans, as CoNLL counts, or all labels together; None where a text has one label, for there it is the accuracy."""
+    has_sets: bool = False
+    """Whether a text may have several labels."""
+
+    @property
+    def counted(self) -> Literal["rows", "labels", "entities"]:
+        """What F1, and the support of a label or type, is of."""
+        return "rows" if self.micro_f1 is None else "labels" if self.has_sets else "entities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +90,20 @@ class MinedRow:
 
     text: str
     label: str
-    """Empty for tasks that mark spans, as is `predicted`."""
+    """Empty for tasks that mark spans, or whose texts may have several labels, as is `predicted`."""
     predicted: str
     confidence: float
-    """Softmax probability of `predicted`; where spans are marked, that of the tag of the token of which the student was least sure."""
+    """Softmax probability of `predicted`; where spans are marked, that of the tag of the token of which the student was least sure; of
+    several labels, that of the label, given or left out, of which it was least sure."""
     spans: tuple[Span, ...] = ()
     predicted_spans: tuple[Span, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Where a text may have several; in the task's order, as are the predicted ones."""
+    predicted_labels: tuple[str, ...] = ()
 
     @property
     def is_right(self) -> bool:
-        return self.label == self.predicted and self.spans == self.predicted_spans
+        return self.label == self.predicted and self.spans == self.predicted_spans and self.labels == self.predicted_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +118,9 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`count` rows of `label` were predicted as `predicted`; or entities of the one type as the other."""
+    """`count` rows of `label` were predicted as `predicted`, or entities of the one type as the other; of several labels, `label` was
+    missed in so many rows in which `predicted` was wrongly said.
+    """
 
     label: str
     predicted: str
@@ -126,7 +141,8 @@ class Weakness:
     missed: int
     num_rows: int
     """On validation: `missed` of `num_rows` rows of the label. Of a type: of its entities, with the stretches that are no entity and were
-    taken for one, each of which counts in both."""
+    taken for one, each of which counts in both. Where a row may have several labels, rows count in both for which the label was made up
+    while none was missed for it."""
     at_least: float
     """The share that is missed, at the lower end of its interval of 95 %: what the weakness is, if these rows were lucky ones."""
     examples: tuple[MinedRow, ...]
@@ -336,9 +352,12 @@ class Audit:
     """The training rows of a finished run, looked at as a whole. None where a part has nothing to look at."""
 
     noise: LabelNoise | None
+    """None also where `without_noise` says why nobody looked."""
     copies: Copies | None
     drift: Drift | None
     audit_s: float
+    without_noise: str = ""
+    """Why label noise was not looked for; empty where it was, or there was nothing to look at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,12 @@ class Columns:
     labels: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     """Read as they are: lists of anything, or strings that stand for some."""
+    label_lists: tuple[str, ...] = ()
+    """The same of labels: lists of strings or whole numbers, or strings."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.texts, *self.labels, *self.lists)
+        return (*self.texts, *self.labels, *self.lists, *self.label_lists)
 
 
 def data_files(path: Path) -> list[Path]:
@@ -72,7 +74,9 @@ def read_batches(file: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
         names = {name: _class_names(file, schema, name) for name in columns.labels}
         for batch in batches:
             strings = [_as_strings(file, batch.column(name), names.get(name)) for name in (*columns.texts, *columns.labels)]
-            yield pa.RecordBatch.from_arrays([*strings, *(batch.column(name) for name in columns.lists)], names=[*columns.names])
+            yield pa.RecordBatch.from_arrays(
+                [*strings, *(batch.column(name) for name in (*columns.lists, *columns.label_lists))], names=[*columns.names]
+            )
 
 
 def column_names(file: Path) -> list[str]:
@@ -166,7 +170,7 @@ def _open(file: Path, columns: Columns) -> tuple[pa.Schema, Iterable[pa.RecordBa
             blocks = pa_json.ReadOptions(block_size=_BLOCK_BYTES)
             found = pa_json.open_json(file, blocks).schema
             # What is wanted has the type of its first rows, and no other field need keep to one: that would fail in a later block.
-            fields = [pa.field(name, _json_type(found, name)) for name in columns.names if name in found.names]
+            fields = [pa.field(name, _json_type(found, name, columns)) for name in columns.names if name in found.names]
             only = pa_json.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
             return pa.schema(fields) if fields and len(fields) == len(columns.names) else found, pa_json.open_json(file, blocks, only)
         case ".arrow":
@@ -176,11 +180,14 @@ def _open(file: Path, columns: Columns) -> tuple[pa.Schema, Iterable[pa.RecordBa
             raise UserError(f"{file}: unknown kind of file {file.suffix!r}; expected {_KINDS}, or the folder of a dataset")
 
 
-def _json_type(schema: pa.Schema, name: str) -> pa.DataType:
+def _json_type(schema: pa.Schema, name: str, columns: Columns) -> pa.DataType:
     """Of a field; one that has been null so far may become a text, and one that looks like a date is one. A list that has been empty so
-    far may become one of spans.
+    far may become one of labels, or of spans.
     """
     found = schema.field(name).type
+    if name in columns.label_lists and pa.types.is_list(found):
+        is_open = pa.types.is_null(found.value_type) or pa.types.is_timestamp(found.value_type)
+        return pa.list_(pa.string()) if is_open else found
     if pa.types.is_list(found) and pa.types.is_null(found.value_type):
         return pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", pa.string())]))
     return pa.string() if pa.types.is_null(found) or pa.types.is_timestamp(found) else found
@@ -196,14 +203,22 @@ def _check_columns(file: Path, schema: pa.Schema, columns: Columns) -> None:
         if schema.names.count(name) > 1:
             raise UserError(f"{file}: the column {name!r} is there {schema.names.count(name)} times; it has {there}")
         kind = schema.field(name).type
+        if name in columns.label_lists:
+            if not _is_text(kind) and not (_is_list(kind) and (_is_text(kind.value_type) or pa.types.is_integer(kind.value_type))):
+                raise UserError(f"{file}: the column {name!r} holds {kind}, expected lists of labels, or texts with labels in them")
+            continue
         if name in columns.lists:
-            if not _is_text(kind) and not pa.types.is_list(kind) and not pa.types.is_large_list(kind):
+            if not _is_text(kind) and not _is_list(kind):
                 raise UserError(f"{file}: the column {name!r} holds {kind}, expected lists")
             continue
         if _is_text(kind) or (name in columns.labels and (pa.types.is_integer(kind) or pa.types.is_boolean(kind))):
             continue
         expected = "names or whole numbers" if name in columns.labels else "texts"
         raise UserError(f"{file}: the column {name!r} holds {kind}, expected {expected}")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

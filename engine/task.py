@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from engine.config import TaskConfig
 from engine.errors import UserError
+from engine.label_set_files import LabelSetColumns, read_set_examples
 from engine.records import Example, Label, Pool, TaskSpec
 from engine.row_files import Columns, count_rows, data_files, read_batches
 from engine.span_files import SpanColumns, read_marked_examples
@@ -33,11 +34,10 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
     """
     data = config.data
     names = [label.name for label in config.labels]
-    is_ner = config.kind == "ner"
     seed_rows, validation, test = (read_rows(config, path) for path in (data.seed, data.validation, data.test))
-    _require_every_label(seed_rows, names, data.seed, "entity type" if is_ner else "label")
+    _require_every_label(seed_rows, names, data.seed, "entity type" if config.kind == "ner" else "label")
     if data.seed_rows_per_class is not None:
-        seed_rows = (_draw_types if is_ner else _draw)(seed_rows, names, data.seed_rows_per_class, seed)
+        seed_rows = (_draw if config.kind == "classification" else _draw_each)(seed_rows, names, data.seed_rows_per_class, seed)
     return TaskSpec(
         kind=config.kind,
         domain=config.domain,
@@ -47,6 +47,7 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
         test=tuple(test),
         pool=None if data.pool is None else find_pool(data.pool, data.text_column),
         marking=config.marking,
+        allow_none=config.allow_none,
     )
 
 
@@ -55,6 +56,9 @@ def read_rows(config: TaskConfig, path: Path) -> list[Example]:
     data, names = config.data, dict.fromkeys(label.name for label in config.labels)
     if config.kind == "ner":
         return read_marked_examples(path, names, SpanColumns(data.text_column, data.spans_column, data.tokens_column, data.tags_column))
+    if config.kind == "multi_label":
+        columns = LabelSetColumns(data.text_column, data.labels_column, data.label_separator)
+        return read_set_examples(path, columns, names, allow_none=config.allow_none)
     return read_examples(path, data.text_column, data.label_column, names)
 
 
@@ -121,8 +125,8 @@ def _shown(names: Collection[str]) -> str:
 
 
 def labels_of(row: Example) -> tuple[str, ...]:
-    """Its label, or the types of its entities, one for each."""
-    return tuple(span.type for span in row.spans) if not row.label else (row.label,)
+    """Its label or labels, or the types of its entities, one for each."""
+    return (row.label,) if row.label else row.labels or tuple(span.type for span in row.spans)
 
 
 def _require_every_label(rows: list[Example], names: list[str], path: Path, what: str) -> None:
@@ -141,17 +145,20 @@ def _draw(rows: list[Example], names: list[str], per_class: int, seed: int) -> l
     return [row for name in names for row in generator.sample(by_label[name], min(per_class, len(by_label[name])))]
 
 
-def _draw_types(rows: Sequence[Example], names: Sequence[str], per_type: int, seed: int) -> list[Example]:
-    """Few rows in which each type occurs so often, as far as it does: drawn for the rarest type first, for common ones come with others."""
+def _draw_each(rows: Sequence[Example], names: Sequence[str], per_name: int, seed: int) -> list[Example]:
+    """Few rows in which each label or type occurs so often, as far as it does: drawn for the rarest first, as common ones come with others.
+    As many have none, if there are such rows.
+    """
     drawn = random.Random(f"seed rows {seed}").sample(rows, len(rows))
     total = Counter(label for row in rows for label in labels_of(row))
     chosen: dict[int, Example] = {}
     counts: Counter[str] = Counter()
     for name in sorted(names, key=lambda name: total[name]):
         for place, row in enumerate(drawn):
-            if counts[name] >= per_type:
+            if counts[name] >= per_name:
                 break
             if place not in chosen and name in labels_of(row):
                 chosen[place] = row
                 counts.update(labels_of(row))
-    return list(chosen.values())
+    without = [row for row in drawn if not labels_of(row)]
+    return [*chosen.values(), *without[:per_name]]

@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from engine.gates import comparable
-from engine.records import Example
+from engine.records import Example, TaskKind
 from engine.reports import Audit, ClassDrift, ClassNoise, Copies, Copy, Drift, LabelNoise
 from student.diagnosis import Mined, stratum
 
@@ -37,6 +37,8 @@ FEW_ROWS = 20
 """With fewer on a side, how well rows can be told apart is not asked."""
 FEW_CLASS_ROWS = 5
 """The same for one label."""
+NO_NOISE: Mapping[TaskKind, str] = {"multi_label": "not looked for, as confident learning asks which one label a row has"}
+"""By kind of task, why one part of an audit is left out."""
 _NUM_FOLDS = 4
 _CHUNK_ROWS = 500
 _WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
@@ -51,14 +53,19 @@ def audit(
     clean: Sequence[Mined],
     similarity: float,
     seed: int,
+    *,
+    without_noise: str = "",
 ) -> Audit:
-    """`predictions` are out of fold, of seed and teacher rows; `clean` are those of validation rows; `real_rows` are the latter."""
+    """`predictions` are out of fold, of seed and teacher rows; `clean` are those of validation rows; `real_rows` are the latter.
+    `without_noise`: why label noise is not to be looked for, if it is not.
+    """
     started = time.perf_counter()
     return Audit(
-        noise=estimate_noise(predictions, clean),
+        noise=None if without_noise else estimate_noise(predictions, clean),
         copies=find_copies(seed_rows, teacher_rows, similarity, seed),
         drift=measure_drift(real_rows, teacher_rows, seed),
         audit_s=time.perf_counter() - started,
+        without_noise=without_noise,
     )
 
 
@@ -166,8 +173,8 @@ def measure_drift(real_rows: Sequence[Example], teacher_rows: Sequence[Example],
 
 
 def _label(row: Example) -> str:
-    """Of a text with marked spans the type of the first."""
-    return stratum(row) or "(no entity)"
+    """Of a text with several labels the first; with marked spans the type of the first."""
+    return stratum(row) or "(none)"
 
 
 def _surplus(drift: ClassDrift, real: Counter[str], teacher: Counter[str]) -> float:

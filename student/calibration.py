@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,17 @@ def calibrate(predicted: LogProbabilities, labels: Sequence[int]) -> Calibration
 
 
 def best_temperature(predicted: LogProbabilities, labels: Sequence[int] | NDArray[np.int64]) -> float:
-    """The one with the lowest cross-entropy, which has one minimum in it."""
+    """The one with the lowest cross-entropy."""
+    return best_by(lambda temperature: cross_entropy(scale(predicted, temperature), labels))
 
-    def loss(log_temperature: float) -> float:
-        return cross_entropy(scale(predicted, math.exp(log_temperature)), labels)
 
-    return math.exp(minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded").x)
+def best_by(loss: Callable[[float], float]) -> float:
+    """The temperature with the lowest loss, which has one minimum in it."""
+
+    def of_log(log_temperature: float) -> float:
+        return loss(math.exp(log_temperature))
+
+    return math.exp(minimize_scalar(of_log, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded").x)
 
 
 def scale(predicted: LogProbabilities, temperature: float) -> LogProbabilities:

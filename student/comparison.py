@@ -14,7 +14,8 @@ from engine.records import Example
 from engine.reports import ClassDifference, Comparison, Difference, Disagreement
 from student.evaluation import class_scores, overall_scores
 from student.inference import LogProbabilities
-from student.predictions import TextPredictor, labels_only, spans_only
+from student.label_set_comparison import compare_sets
+from student.predictions import TextPredictor, labels_only, names_in, sets_only, spans_only
 from student.resampling import draw_scores, interval, mcnemar, sign_p_value
 from student.span_comparison import compare_spans
 
@@ -27,12 +28,15 @@ def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence
     """UserError for a row with a label or type that one of them does not know, and for two students of different kinds. What one of them
     says beyond the other's labels is just wrong.
     """
-    if first.marks_spans != second.marks_spans:
-        raise UserError("one of the students marks spans and the other gives a text one label; two students of one kind can be compared")
+    if first.kind != second.kind:
+        what = {"classification": "gives a text one label", "multi_label": "gives a text any number of labels", "ner": "marks spans"}
+        raise UserError(
+            f"one of the students {what[first.kind]} and the other {what[second.kind]}; two students of one kind can be compared"
+        )
     for which, predictor in (("first", first), ("second", second)):
         known = set(predictor.labels)
         for number, row in enumerate(rows, start=1):
-            unknown = [name for name in ([span.type for span in row.spans] if first.marks_spans else [row.label]) if name not in known]
+            unknown = [name for name in names_in(row, first.kind) if name not in known]
             if unknown:
                 shown = ", ".join(predictor.labels[:5]) + (", …" if len(predictor.labels) > 5 else "")
                 raise UserError(
@@ -42,7 +46,10 @@ def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence
     names = tuple(dict.fromkeys((*first.labels, *second.labels)))
     texts = [row.text for row in rows]
     one, other = (student.predict_texts(texts, batch_size) for student in (first, second))
-    if first.marks_spans:
+    if first.kind == "multi_label":
+        compared = compare_sets(rows, sets_only(one), sets_only(other), names, num_draws=NUM_DRAWS, num_examples=NUM_EXAMPLES)
+        return replace(compared, verdict=_verdict(compared.differences[0], len(rows)))
+    if first.kind == "ner":
         compared, difference = compare_spans(rows, spans_only(one), spans_only(other), num_draws=NUM_DRAWS, num_examples=NUM_EXAMPLES)
         return replace(compared, verdict=_verdict(difference, len(rows)))
     said = labels_only(one), labels_only(other)

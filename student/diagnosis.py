@@ -33,7 +33,8 @@ class Mined:
     round: int
     row: MinedRow
     own: float = 0.0
-    """Softmax probability of the row's own label; of spans, as the confidence of MinedRow, for the tags of the row's own."""
+    """Softmax probability of the row's own label; of spans, as the confidence of MinedRow, for the tags of the row's own; of
+    several labels, as that too, for those that the row has and has not."""
     learned: int = 0
     """How many rows the student had learned. The fewer, the less its mistakes say of a later one."""
 
@@ -75,8 +76,10 @@ def as_predictions(rows: Sequence[Example], predicted: LogProbabilities, names: 
 
 
 def stratum(row: Example | MinedRow) -> str:
-    """What a row counts for where rows are drawn or spread evenly: its label; of marked spans the type of the first, or nothing."""
-    return row.label or (row.spans[0].type if row.spans else "")
+    """What a row counts for where rows are drawn or spread evenly: its label; of several labels the first, of marked spans the type of the
+    first, or nothing.
+    """
+    return row.label or (row.labels[0] if row.labels else row.spans[0].type if row.spans else "")
 
 
 def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewal | None:
@@ -96,7 +99,7 @@ def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewa
     known = {stratum(row) for row in learn}
     return Renewal(
         old=tuple(sorted(index for index in old if stratum(predictions[index].row) in known)),
-        learn=tuple(Example(row.text, row.label, row.spans) for row in learn),
+        learn=tuple(Example(row.text, row.label, row.spans, row.labels) for row in learn),
     )
 
 

@@ -25,12 +25,13 @@ import numpy as np
 import torch
 
 from engine.errors import ExportError, UserError
+from engine.records import TaskKind
 from student.checkpoint import STATE
 from student.data import collate, tokenise
 from student.hardware import Hardware
 from student.model import Student, load_student
 from student.onnx_predictor import INSTALL, ONNX_FILES, OnnxPredictor
-from student.predictions import AnyPredictions, SpanPredictions
+from student.predictions import AnyPredictions, SetPredictions, SpanPredictions
 from student.predictor import Predictor
 from student.span_evaluation import spans_of
 
@@ -41,8 +42,8 @@ MAX_DIFFERENCE = 1e-3
 MIN_SAME_LABELS = {"onnx": 0.999, "onnx-int8": 0.95}
 """Share of rows whose label may not change. Rounded weights change it where the student was nearly undecided between two: with MiniLM on
 sixteen intents, half of them easily confused, on 3 rows of 100, right ones and wrong ones alike."""
-MIN_SAME_SPANS = {"onnx": 0.999, "onnx-int8": 0.9}
-"""The same of spans, where a student has several decisions a text to be undecided about."""
+MIN_SAME_OF_SEVERAL = {"onnx": 0.999, "onnx-int8": 0.9}
+"""The same of spans, or of several labels a text, where a student has more than one decision a text to be undecided about."""
 OPSET = 17
 _CARRIED = ("*.json", "model*.safetensors", "*.txt", "*.model", "README.md")
 """What a student's folder consists of. Nothing else is taken along, weights in formats that run code when loaded least of all."""
@@ -57,7 +58,9 @@ class Agreement:
     megabytes: float
     num_rows: int
     same_labels: float
-    """Share of the rows. Of a student that marks spans: of the spans that either of the two names, those that both name."""
+    """Share of the rows. Of a student that marks spans, or gives a text several labels: of those that either of the two names, those that
+    both name.
+    """
     max_difference: float
     """Of the probability of any label of any row, or any tag of any token."""
     mean_difference: float
@@ -129,11 +132,11 @@ def _write_graphs(student: Student, folder: Path, formats: Sequence[Format], tex
     expected = Predictor(student, hardware).predict_texts(texts)
     _trace(student, folder / ONNX_FILES["onnx"])
     exact = _compare(folder, "onnx", texts, expected)
-    _require(exact, marks_spans=student.marks_spans)
+    _require(exact, student.kind)
     found: list[Agreement] = []
     if "onnx-int8" in formats:
         found.append(_quantise(folder, texts, expected))
-        _require(found[0], marks_spans=student.marks_spans)
+        _require(found[0], student.kind)
     if "onnx" in formats:
         found.insert(0, exact)
     else:
@@ -167,7 +170,7 @@ def _trace(student: Student, file: Path) -> None:
     model = cast(Any, student.model).cpu().eval()
     attention = model.config._attn_implementation
     inner = {0: "rows", 1: "tokens"}
-    axes = dict.fromkeys(example, inner) | {"logits": inner if student.marks_spans else {0: "rows"}}
+    axes = dict.fromkeys(example, inner) | {"logits": inner if student.kind == "ner" else {0: "rows"}}
     try:
         # The plain formula for attention gives the plainest graph.
         model.set_attn_implementation("eager")
@@ -228,7 +231,10 @@ def _compare(folder: Path, backend: Format, texts: Sequence[str], expected: AnyP
 
 
 def _share_of_same(found: AnyPredictions, expected: AnyPredictions) -> float:
-    """Of the rows, or of the spans that either of them names."""
+    """Of the rows, or of the spans or labels that either of them names."""
+    if isinstance(found, SetPredictions) and isinstance(expected, SetPredictions):
+        num_labels = found.said.sum() + expected.said.sum()
+        return float(2 * (found.said & expected.said).sum() / num_labels) if num_labels else 1.0
     if not isinstance(found, SpanPredictions) or not isinstance(expected, SpanPredictions):
         return float((found.log_probabilities.argmax(axis=1) == expected.log_probabilities.argmax(axis=1)).mean())
     pairs = [({*spans_of(one)}, {*spans_of(other)}) for one, other in zip(found.decoded(), expected.decoded(), strict=True)]
@@ -236,9 +242,9 @@ def _share_of_same(found: AnyPredictions, expected: AnyPredictions) -> float:
     return sum(2 * len(one & other) for one, other in pairs) / num_spans if num_spans else 1.0
 
 
-def _require(found: Agreement, *, marks_spans: bool) -> None:
-    least = (MIN_SAME_SPANS if marks_spans else MIN_SAME_LABELS)[found.backend]
-    things = "spans are the same" if marks_spans else "rows keep their label"
+def _require(found: Agreement, kind: TaskKind) -> None:
+    least = (MIN_SAME_LABELS if kind == "classification" else MIN_SAME_OF_SEVERAL)[found.backend]
+    things = {"classification": "rows keep their label", "multi_label": "labels are the same", "ner": "spans are the same"}[kind]
     problem = ""
     # What is no number compares as false: asked for what should be, it fails.
     if not found.same_labels >= least:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from student.predictions import TextPredictor, labels_only
+from student.predictions import AnyPredictions, SetPredictions, TextPredictor, labels_only
 from student.row_reader import Chunk
 from student.row_writer import Answers, Write
 
@@ -58,7 +58,7 @@ def _label(predictor: TextPredictor, chunk: Chunk, batch_size: int, probabilitie
     predictions = predictor.predict_texts(texts, batch_size)
     answered = [(answer, confidence) for answer, confidence in predictions.best()]
     best = dict(zip(rows, answered, strict=True))
-    everything = dict(zip(rows, labels_only(predictions).probabilities(), strict=True)) if probabilities else {}
+    everything = dict(zip(rows, _probabilities(predictions), strict=True)) if probabilities else {}
     order = range(len(chunk.texts))
     answers = Answers(
         predicted=[best[row][0] if row in best else None for row in order],
@@ -69,3 +69,7 @@ def _label(predictor: TextPredictor, chunk: Chunk, batch_size: int, probabilitie
     empty = sum(not text.strip() for text in texts)
     first = chunk.problems[min(chunk.problems)] if chunk.problems else ""
     return answers, Tally(len(order), predictions.num_cut, empty, len(chunk.problems), first)
+
+
+def _probabilities(predictions: AnyPredictions) -> list[dict[str, float]]:
+    return (predictions if isinstance(predictions, SetPredictions) else labels_only(predictions)).probabilities()

@@ -31,9 +31,10 @@ from transformers.utils.hub import cached_file
 
 from engine.config import StudentConfig
 from engine.errors import UserError
+from engine.records import TaskKind
 from student.encoder import check_encoder, encoder_source
 from student.heads import HEADS, Head
-from student.predictions import MARKS_SPANS
+from student.predictions import SEVERAL_LABELS, kind_in, thresholds_in
 
 MEAN_WEIGHT = 8.0
 """How much the mean outweighs the first token where the added layer sums the two."""
@@ -57,8 +58,13 @@ class Student:
         return self.head.outputs(self.labels)
 
     @property
-    def marks_spans(self) -> bool:
-        return not self.head.reads_first_token
+    def kind(self) -> TaskKind:
+        return self.head.kind
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Of each label, the probability from which on it is said; () where a text gets its most probable one, or spans."""
+        return thresholds_in(self.model.config.to_dict(), len(self.labels)) if self.kind == "multi_label" else ()
 
     @property
     def max_length(self) -> int:
@@ -81,7 +87,7 @@ class Student:
         return [parameter for parameter in self.model.parameters() if id(parameter) not in encoder]
 
 
-def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: str = "classification") -> Student:
+def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: TaskKind = "classification") -> Student:
     """A student that knows the language, and nothing of the task. UserError if the encoder cannot be had."""
     check_encoder(config)
     head = HEADS[kind]
@@ -96,6 +102,7 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: s
             model_config.num_labels = len(outputs)
             model_config.id2label = dict(enumerate(outputs))
             model_config.label2id = {output: index for index, output in enumerate(outputs)}
+            model_config.problem_type = SEVERAL_LABELS if kind == "multi_label" else None
             model_config.num_hidden_layers += int(is_mean_pooled)
             model, loading = head.auto_model.from_pretrained(
                 source,
@@ -128,7 +135,7 @@ def load_student(folder: Path) -> Student:
         raise UserError(f"{folder} is no student (it has no config.json); give the folder of one, e.g. runs/quickstart/student/final")
     try:
         with _quiet():
-            head = head_of(AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures)
+            head = HEADS[kind_in(AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict())]
             model, loading = head.auto_model.from_pretrained(
                 folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
@@ -149,11 +156,6 @@ def load_student(folder: Path) -> Student:
     return student
 
 
-def head_of(architectures: Sequence[str] | None) -> Head:
-    """By the names in a `config.json`."""
-    return HEADS["ner" if any(name.endswith(MARKS_SPANS) for name in architectures or ()) else "classification"]
-
-
 def save_student(student: Student, folder: Path) -> None:
     with _quiet():
         student.model.save_pretrained(folder)
@@ -161,7 +163,7 @@ def save_student(student: Student, folder: Path) -> None:
 
 
 def _require_places(student: Student, source: str) -> None:
-    if student.marks_spans and not student.tokenizer.is_fast:
+    if student.kind == "ner" and not student.tokenizer.is_fast:
         raise UserError(
             f"{source} has a tokenizer that does not say where its tokens stand in the text, which marking spans needs; "
             "give an encoder with a tokenizer.json"

@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_expit, log_softmax
 from tokenizers import Tokenizer
 
 from engine.errors import UserError
+from engine.records import TaskKind
 from engine.text import readable
 from student.bio import places_of, span_types
-from student.predictions import MARKS_SPANS, AnyPredictions, Predictions, SpanPredictions, answers, batches_by_length, pad
+from student.predictions import (
+    AnyPredictions,
+    Predictions,
+    SetPredictions,
+    SpanPredictions,
+    answers,
+    batches_by_length,
+    kind_in,
+    pad,
+    thresholds_in,
+)
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -44,8 +55,11 @@ class OnnxPredictor:
     padding: int
     filler: int
     """What stands for a text of no token at all: a network wants one to read."""
+    kind: TaskKind = "classification"
     outputs: tuple[str, ...] = ()
-    """Tags, where it marks spans; none where it gives a text one of `labels`."""
+    """Tags, where it marks spans; none where it gives a text one, or any number, of `labels`."""
+    thresholds: tuple[float, ...] = ()
+    """Of each label the probability from which on it is said, where a text may have several."""
 
     @classmethod
     def load(cls, folder: Path, backend: str = "onnx", threads: int = 0) -> Self:
@@ -64,25 +78,26 @@ class OnnxPredictor:
         tokenizer.enable_truncation(max_length)
         labels = tuple(name for _, name in sorted((int(index), name) for index, name in config["id2label"].items()))
         outputs: tuple[str, ...] = ()
-        if any(name.endswith(MARKS_SPANS) for name in config.get("architectures") or ()):
+        kind = kind_in(config)
+        if kind == "ner":
             labels, outputs = _types(labels, folder), labels
         unknown = settings.get("unk_token")
         filler = tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
-        return cls(_open_session(file, threads), tokenizer, labels, max_length, config.get("pad_token_id") or 0, filler or 0, outputs)
-
-    @property
-    def marks_spans(self) -> bool:
-        return bool(self.outputs)
+        thresholds = thresholds_in(config, len(labels)) if kind == "multi_label" else ()
+        padding = config.get("pad_token_id") or 0
+        return cls(_open_session(file, threads), tokenizer, labels, max_length, padding, filler or 0, kind, outputs, thresholds)
 
     def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
         """In the order of the texts."""
         # The fast way does not say where tokens stand.
-        encode = self.tokenizer.encode_batch if self.marks_spans else self.tokenizer.encode_batch_fast
+        encode = self.tokenizer.encode_batch if self.kind == "ner" else self.tokenizer.encode_batch_fast
         encodings = encode([readable(text) for text in texts])
         tokens = [encoding.ids or [self.filler] for encoding in encodings]
         num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
         predicted = self.log_probabilities(tokens, batch_size)
-        if not self.marks_spans:
+        if self.kind == "multi_label":
+            return SetPredictions(self.labels, predicted, self.thresholds, num_cut)
+        if self.kind == "classification":
             return Predictions(self.labels, predicted, num_cut)
         places = (places_of(text, encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True))
         return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
@@ -90,12 +105,13 @@ class OnnxPredictor:
     def log_probabilities(self, tokens: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float64]:
         """Of rows that are tokens already, in their order; of each token where it marks spans."""
         lengths = [len(row) for row in tokens]
-        ends = np.cumsum([0, *(lengths if self.marks_spans else [1] * len(tokens))])
+        ends = np.cumsum([0, *(lengths if self.kind == "ner" else [1] * len(tokens))])
         result = np.empty((ends[-1], len(self.outputs or self.labels)))
         for batch in batches_by_length(lengths, batch_size):
             outputs: Any = self.session.run(["logits"], pad([tokens[row] for row in batch], self.padding))
             places = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in batch])
-            result[places] = log_softmax(answers(outputs[0].astype(np.float64), [lengths[row] for row in batch]), axis=1)
+            logits = answers(outputs[0].astype(np.float64), [lengths[row] for row in batch])
+            result[places] = log_expit(logits) if self.kind == "multi_label" else log_softmax(logits, axis=1)
         return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
@@ -10,13 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UserError
+from engine.records import Example, TaskKind
 from student.bio import Places
 from student.span_decoding import GuessedSpans, decode_spans
 
 MARKS_SPANS = "ForTokenClassification"
 """How the architectures end, in a `config.json`, of students that mark spans."""
+SEVERAL_LABELS = "multi_label_classification"
+"""The `problem_type`, in a `config.json`, of students that give a text any number of labels."""
+UNDECIDED = 0.5
+"""The probability from which on a label is said, where none was fitted."""
 DIGITS = 6
 """Of a probability, where it is written; more would only be noise of the arithmetic."""
+
+
+def kind_in(config: Mapping[str, Any]) -> TaskKind:
+    """The kind of task, as in TaskSpec, that a student with this `config.json` was trained for."""
+    if any(name.endswith(MARKS_SPANS) for name in config.get("architectures") or ()):
+        return "ner"
+    return "multi_label" if config.get("problem_type") == SEVERAL_LABELS else "classification"
+
+
+def thresholds_in(config: Mapping[str, Any], num_labels: int) -> tuple[float, ...]:
+    """Of each label, the probability from which on a student with this `config.json` says it."""
+    return tuple(map(float, config.get("thresholds") or [UNDECIDED] * num_labels))
+
+
+def names_in(row: Example, kind: TaskKind) -> list[str]:
+    """The label, the labels, or the types of entities that a row of a task of this kind has."""
+    return [span.type for span in row.spans] if kind == "ner" else [*row.labels] if kind == "multi_label" else [row.label]
 
 
 class Prediction(NamedTuple):
@@ -102,20 +124,81 @@ class SpanPredictions:
         return np.cumsum([0, *map(len, self.places)])
 
 
-AnyPredictions: TypeAlias = Predictions | SpanPredictions
+class GuessedLabels(NamedTuple):
+    """Of one text that may have any number."""
+
+    labels: tuple[str, ...]
+    """In the student's order."""
+    confidence: float
+    """Probability of the label, said or left out, of which the student was least sure."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetPredictions:
+    """The same of a student that gives a text any number of labels."""
+
+    labels: tuple[str, ...]
+    log_probabilities: NDArray[np.float64]
+    """A row for each text, a column for each label: that the text has it. Those of a text do not come to 1."""
+    thresholds: tuple[float, ...]
+    """Of each label, the probability from which on it is said."""
+    num_cut: int
+
+    def __len__(self) -> int:
+        return len(self.log_probabilities)
+
+    @property
+    def said(self) -> NDArray[np.bool_]:
+        """Which labels each text gets."""
+        return np.exp(self.log_probabilities) >= np.asarray(self.thresholds)
+
+    def best(self) -> list[GuessedLabels]:
+        """With confidences as they are written."""
+        return [guess._replace(confidence=round(guess.confidence, DIGITS)) for guess in self.decoded()]
+
+    def decoded(self) -> list[GuessedLabels]:
+        said, probabilities = self.said, np.exp(self.log_probabilities)
+        confidences: list[float] = np.where(said, probabilities, 1 - probabilities).min(axis=1, initial=1.0).tolist()
+        return [
+            GuessedLabels(tuple(label for label, is_said in zip(self.labels, row, strict=True) if is_said), confidence)
+            for row, confidence in zip(said.tolist(), confidences, strict=True)
+        ]
+
+    def probabilities(self) -> list[dict[str, float]]:
+        """Of every label, by its name."""
+        rows: list[list[float]] = np.exp(self.log_probabilities).round(DIGITS).tolist()
+        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+
+    def part(self, start: int, end: int) -> Self:
+        return type(self)(self.labels, self.log_probabilities[start:end], self.thresholds, 0)
+
+    def and_those(self, parts: Sequence[SetPredictions]) -> SetPredictions:
+        return SetPredictions(self.labels, np.concatenate([part.log_probabilities for part in (self, *parts)]), self.thresholds, 0)
+
+
+AnyPredictions: TypeAlias = Predictions | SetPredictions | SpanPredictions
 
 
 def labels_only(predictions: AnyPredictions) -> Predictions:
-    """UserError for those of a student that marks spans."""
+    """UserError for those of a student that marks spans, or gives a text any number of labels."""
     if isinstance(predictions, SpanPredictions):
         raise UserError("this student marks spans, and a text has no label; expected one that was trained for classification")
+    if isinstance(predictions, SetPredictions):
+        raise UserError("this student gives a text any number of labels; expected one that was trained for classification")
+    return predictions
+
+
+def sets_only(predictions: AnyPredictions) -> SetPredictions:
+    """UserError for those of a student that does not give a text any number of labels."""
+    if not isinstance(predictions, SetPredictions):
+        raise UserError("this student does not give a text any number of labels; expected one that was trained for `multi_label`")
     return predictions
 
 
 def spans_only(predictions: AnyPredictions) -> SpanPredictions:
-    """UserError for those of a student that gives a text a label."""
-    if isinstance(predictions, Predictions):
-        raise UserError("this student gives a text one label, and marks no spans; expected one that was trained for `ner`")
+    """UserError for those of a student that gives a text labels."""
+    if not isinstance(predictions, SpanPredictions):
+        raise UserError("this student gives a text labels, and marks no spans; expected one that was trained for `ner`")
     return predictions
 
 
@@ -134,7 +217,9 @@ class TextPredictor(Protocol):
         ...
 
     @property
-    def marks_spans(self) -> bool: ...
+    def kind(self) -> TaskKind:
+        """Of task that it was trained for."""
+        ...
 
     @property
     def max_length(self) -> int:

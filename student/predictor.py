@@ -1,4 +1,4 @@
-"""A trained student at work in PyTorch: texts in, labels or spans out. `student.onnx_predictor` does the same without PyTorch."""
+"""A trained student at work in PyTorch: texts in, a label, labels or spans out. `student.onnx_predictor` does the same without PyTorch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from pathlib import Path
 from typing import Self
 
 from engine.errors import UserError
-from engine.records import Example
+from engine.records import Example, TaskKind
 from student.data import tokenise_counting
 from student.evaluation import ScoreCard, score
 from student.hardware import Hardware, choose_hardware
 from student.inference import LogProbabilities, predict
+from student.label_set_evaluation import evaluate_sets, truth_matrix
 from student.model import Student, load_student
-from student.predictions import AnyPredictions, Prediction, Predictions, SpanPredictions, TextPredictor, labels_only, spans_only
+from student.predictions import (
+    AnyPredictions,
+    GuessedLabels,
+    Prediction,
+    Predictions,
+    SetPredictions,
+    SpanPredictions,
+    TextPredictor,
+    labels_only,
+    names_in,
+    sets_only,
+    spans_only,
+)
 from student.span_decoding import GuessedSpans
 from student.span_evaluation import evaluate_spans
 
@@ -38,8 +51,8 @@ class Predictor:
         return self.student.labels
 
     @property
-    def marks_spans(self) -> bool:
-        return self.student.marks_spans
+    def kind(self) -> TaskKind:
+        return self.student.kind
 
     @property
     def max_length(self) -> int:
@@ -47,19 +60,25 @@ class Predictor:
 
     def predict(self, texts: Sequence[str], batch_size: int = 64) -> list[Prediction]:
         """In the order of the texts; texts of like length are computed together, so give many at a time. UserError for a student that
-        marks spans: ask `predict_spans`.
+        marks spans, or gives a text any number of labels: ask `predict_spans`, or `predict_sets`.
         """
         return labels_only(self.predict_texts(texts, batch_size)).best()
+
+    def predict_sets(self, texts: Sequence[str], batch_size: int = 64) -> list[GuessedLabels]:
+        """The same of a student that gives a text any number of labels; UserError for another one."""
+        return sets_only(self.predict_texts(texts, batch_size)).best()
 
     def predict_spans(self, texts: Sequence[str], batch_size: int = 64) -> list[GuessedSpans]:
         """The same of a student that marks spans; UserError for another one."""
         return spans_only(self.predict_texts(texts, batch_size)).best()
 
     def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
-        tokens, num_cut, places = tokenise_counting(self.student.tokenizer, texts, with_places=self.marks_spans)
+        tokens, num_cut, places = tokenise_counting(self.student.tokenizer, texts, with_places=self.kind == "ner")
         predicted = predict(self.student, tokens, self.hardware, batch_size)
-        if self.marks_spans:
+        if self.kind == "ner":
             return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
+        if self.kind == "multi_label":
+            return SetPredictions(self.labels, predicted, self.student.thresholds, num_cut)
         return Predictions(self.labels, predicted, num_cut)
 
     def log_probabilities(self, texts: Sequence[str], batch_size: int = 64) -> LogProbabilities:
@@ -71,16 +90,17 @@ def score_rows(predictor: TextPredictor, rows: Sequence[Example], batch_size: in
     names = predictor.labels
     position = {name: index for index, name in enumerate(names)}
     predicted = predictor.predict_texts([row.text for row in rows], batch_size)
-    marks_spans = isinstance(predicted, SpanPredictions)
     for number, row in enumerate(rows, start=1):
-        for name in [span.type for span in row.spans] if marks_spans else [row.label]:
+        for name in names_in(row, predictor.kind):
             if name not in position:
-                what = "type" if marks_spans else "label"
+                what = "type" if predictor.kind == "ner" else "label"
                 shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
                 raise UserError(
                     f"row {number} has the {what} {name!r}, which the student does not know; its {what}s are {shown}; leave such rows out, "
                     "or score a student that knows them"
                 )
-    if marks_spans:
+    if isinstance(predicted, SpanPredictions):
         return evaluate_spans(predicted, rows)
+    if isinstance(predicted, SetPredictions):
+        return evaluate_sets(predicted, truth_matrix(rows, names))
     return score(predicted.log_probabilities, [position[row.label] for row in rows], names)

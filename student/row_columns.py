@@ -1,4 +1,6 @@
-"""What the row cache keeps of a row beside its tokens, by what the task asks: its label, or its spans with the tags that stand for them."""
+"""What the row cache keeps of a row beside its tokens, by what the task asks: its label, its labels, or its spans with the tags
+that stand for them.
+"""
 
 # pyright: reportUnknownParameterType=false
 # (pyarrow's classes have no type stubs, so that naming them says something to readers only)
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import StoreError
-from engine.records import Example, Span
+from engine.records import Example, Span, TaskKind
 from engine.store import escape, unescape
 from student.bio import Tagging, to_tags
 from student.data import tokenise_counting
@@ -91,6 +93,46 @@ class LabelColumns:
         return [Example(text, self._names[label]) for text, label in zip(texts, labels, strict=True)]
 
 
+class SetColumns:
+    """Labels are kept as the tables store them, and as a distribution with a 1 for each. A row's label is a stratum: the first of its
+    labels, or one more where there is none.
+    """
+
+    schema = pa.schema([*ROW_SCHEMA, ("labels", pa.list_(pa.string()))])
+    source = "labels"
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._positions = {label: position for position, label in enumerate(labels)}
+
+    def stored(self, rows: Sequence[Example]) -> pa.Array:
+        return pa.array([[escape(label) for label in row.labels] for row in rows], self.schema.field("labels").type)
+
+    def encode(self, texts: Sequence[str], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
+        if source.null_count:
+            raise StoreError(f"a row of round {round} has no labels, not even none; the samples table was changed")
+        rows = [[unescape(label) for label in row] for row in source.to_pylist()]
+        if unknown := [label for row in rows for label in row if label not in self._positions]:
+            raise _unknown("label", unknown[0], round)
+        positions = [[self._positions[label] for label in row] for row in rows]
+        tokens, num_cut, _ = tokenise_counting(tokenizer, texts)
+        columns = {
+            "label": pa.array([min(row, default=len(self._positions)) for row in positions], pa.int32()),
+            "tokens": pa.array(tokens, pa.list_(pa.int32())),
+            "distribution": pa.array(has_labels(positions, len(self._positions)), pa.list_(pa.float32())),
+            "labels": source,
+        }
+        return Encoded(columns, num_cut)
+
+    def examples(self, rows: pa.Table) -> list[Example]:
+        texts, labels = (rows.column(name).to_pylist() for name in ("text", "labels"))
+        return [Example(text, "", labels=tuple(map(unescape, row))) for text, row in zip(texts, labels, strict=True)]
+
+
+def has_labels(positions: Sequence[Sequence[int]], num_labels: int) -> list[list[float]]:
+    """A distribution for each row, with a 1 for each of its labels."""
+    return [[float(position in row) for position in range(num_labels)] for row in map(set, positions)]
+
+
 class SpanColumns:
     """Types are kept as the tables store them. A row's label is a stratum: the type of its first span, or one more where there is none."""
 
@@ -142,5 +184,5 @@ def _unknown(what: str, name: str, round: int) -> StoreError:
     return StoreError(f"a row of round {round} has the {what} {name!r}, which is none of the task's; the samples table was changed")
 
 
-ROW_COLUMNS: dict[str, type[RowColumns]] = {"classification": LabelColumns, "ner": SpanColumns}
+ROW_COLUMNS: dict[TaskKind, type[RowColumns]] = {"classification": LabelColumns, "multi_label": SetColumns, "ner": SpanColumns}
 """By the kind of task."""

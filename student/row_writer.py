@@ -1,6 +1,7 @@
 """Where labelled rows go: JSON lines, CSV or Parquet, each row with the columns it came with.
 
-Invariant: what has its final name is complete. New columns are `predicted` (a label, or the list of a text's spans), `confidence`,
+Invariant: what has its final name is complete. New columns are `predicted` (a label, or the list of a text's labels or
+spans), `confidence`,
 `probabilities` where they are asked for, and `problem` for what could not be labelled (in JSON lines only where there is one).
 """
 
@@ -22,6 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError, UserError
+from engine.records import TaskKind
 from student.row_reader import Chunk
 from student.span_decoding import GuessedSpan
 
@@ -30,12 +32,15 @@ KINDS = (".jsonl", ".csv", ".parquet")
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string()), ("confidence", pa.float32())]))
 
 
+Said: TypeAlias = str | Sequence[str] | Sequence[GuessedSpan]
+"""A label, labels, or spans."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What is said of the rows of a chunk; None where nothing is."""
 
-    predicted: Sequence[str | Sequence[GuessedSpan] | None]
-    """Labels, or spans."""
+    predicted: Sequence[Said | None]
     confidence: Sequence[float | None]
     probabilities: Sequence[dict[str, float] | None] | None
     problem: Sequence[str | None]
@@ -53,7 +58,7 @@ def check_output(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, labels: Sequence[str], *, marks_spans: bool = False) -> Generator[Write]:
+def writing(path: Path, labels: Sequence[str], kind: TaskKind = "classification") -> Generator[Write]:
     """A file of the kind its ending says, there only when the block is left without an error; it replaces what is there."""
     check_output(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -63,7 +68,7 @@ def writing(path: Path, labels: Sequence[str], *, marks_spans: bool = False) -> 
                 yield JsonWriter(file).write
             else:
                 with ExitStack() as stack:
-                    yield TableWriter(file, path, labels, stack, marks_spans=marks_spans).write
+                    yield TableWriter(file, path, labels, stack, kind).write
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -98,7 +103,7 @@ class JsonWriter:
 class TableWriter:
     """CSV or Parquet. The first rows fix the columns."""
 
-    def __init__(self, file: IO[bytes], path: Path, labels: Sequence[str], stack: ExitStack, *, marks_spans: bool = False) -> None:
+    def __init__(self, file: IO[bytes], path: Path, labels: Sequence[str], stack: ExitStack, kind: TaskKind = "classification") -> None:
         self._file = file
         self._path = path
         self._stack = stack
@@ -108,7 +113,7 @@ class TableWriter:
         # A CSV cell holds no structure: there it is JSON.
         self._probabilities = pa.string() if in_csv else pa.struct([(label, pa.float32()) for label in labels])
         self._encode: Callable[[Any], Any] = _as_json if in_csv else _as_is
-        self._marks_spans = marks_spans
+        self._kind: TaskKind = kind
 
     def write(self, chunk: Chunk, answers: Answers) -> None:
         try:
@@ -132,9 +137,10 @@ class TableWriter:
 
     def _predicted(self, answers: Answers) -> pa.Array:
         plain = [_plain(answer) for answer in answers.predicted]
-        if not self._marks_spans:
+        if self._kind == "classification":
             return pa.array(plain, pa.string())
-        return pa.array([self._encode(spans) for spans in plain], pa.string() if self._path.suffix == ".csv" else SPANS)
+        kept = SPANS if self._kind == "ner" else pa.list_(pa.string())
+        return pa.array([self._encode(said) for said in plain], pa.string() if self._path.suffix == ".csv" else kept)
 
     def _columns(self, chunk: Chunk) -> pa.RecordBatch:
         batch = chunk.batch
@@ -158,9 +164,9 @@ def _require_free(names: Any) -> None:
             raise UserError(f"the rows have a column {name!r} already, which would be lost; rename or remove it first")
 
 
-def _plain(answer: str | Sequence[GuessedSpan] | None) -> str | list[dict[str, Any]] | None:
+def _plain(answer: Said | None) -> str | list[str | dict[str, Any]] | None:
     """As JSON and Arrow take it."""
-    return answer if answer is None or isinstance(answer, str) else [span._asdict() for span in answer]
+    return answer if answer is None or isinstance(answer, str) else [item if isinstance(item, str) else item._asdict() for item in answer]
 
 
 def _as_json(value: Any) -> str | None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import StoreError
-from engine.records import Example
+from engine.records import Example, TaskKind
 from engine.rundir import write_atomically
 from engine.store import unescape
 from engine.text import readable
@@ -54,7 +54,7 @@ class _Part:
 class RowCache:
     """One a worker; `labels` are the task's, `kind` as in TaskSpec."""
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], kind: str = "classification") -> None:
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], kind: TaskKind = "classification") -> None:
         self._folder = folder
         self._tokenizer = tokenizer
         self._columns = ROW_COLUMNS[kind](labels)
@@ -149,7 +149,7 @@ class RowCache:
             log.warning("round %d: %d of %d texts are longer than %d tokens and are cut there", round, encoded.num_cut, len(texts), longest)
         for loss in tagging_losses(texts, encoded.taggings, longest):
             log.warning("round %d: %s", round, loss)
-        columns = {"text": pa.array(texts, pa.string()), **encoded.columns, **extras}
+        columns = {"text": pa.array(texts, pa.string()), **extras, **encoded.columns}
         schema = self._columns.schema
         arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(texts), field.type) for field in schema]
         table = pa.Table.from_arrays(arrays, schema=schema.with_metadata({_KEY: self._version}))

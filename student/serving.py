@@ -2,6 +2,8 @@
 
     POST /predict   {"texts": ["…", "…"]}, and "probabilities": true for those of all labels
                     -> {"predictions": [{"label": "…", "confidence": 0.98}, …]}
+                    of a student that gives a text any number of labels
+                    -> {"predictions": [{"labels": ["…", "…"], "confidence": 0.9}, …]}
                     of a student that marks spans
                     -> {"predictions": [{"spans": [{"start": 0, "end": 5, "type": "…", "confidence": 0.98}, …], "confidence": 0.9}, …]}
     GET  /health    -> {"status": "ok", "labels": […], …}
@@ -26,7 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from engine.errors import UserError
 from student.batching import Batcher, BusyError
-from student.predictions import SpanPredictions, TextPredictor
+from student.predictions import SetPredictions, SpanPredictions, TextPredictor
 from student.span_decoding import GuessedSpans
 
 RETRY_AFTER_S = 1
@@ -103,7 +105,8 @@ def make_app(predictor: TextPredictor, batcher: Batcher, metrics: Metrics, limit
             if wanted.probabilities:
                 raise _WrongRequestError("this student marks spans, each with its confidence; leave out `probabilities`")
             return _json({"predictions": [_spans(guess) for guess in found.best()]})
-        predictions: list[dict[str, Any]] = [{"label": label, "confidence": confidence} for label, confidence in found.best()]
+        name = "labels" if isinstance(found, SetPredictions) else "label"
+        predictions: list[dict[str, Any]] = [{name: said, "confidence": confidence} for said, confidence in found.best()]
         if wanted.probabilities:
             for prediction, row in zip(predictions, found.probabilities(), strict=True):
                 prediction["probabilities"] = row

@@ -85,7 +85,10 @@ class Team:
             except BaseException:
                 self.close()
                 raise
-            student.model.load_state_dict(load_student(folder / "learned").model.state_dict())
+            best = load_student(folder / "learned")
+            student.model.load_state_dict(best.model.state_dict())
+            if best.thresholds:
+                student.model.config.thresholds = list(best.thresholds)
             student.model.eval()
             learned = folder / "learned.safetensors"
             return replace(training, moments=load_file(learned) if learned.exists() else None)

@@ -73,6 +73,7 @@ def train(
         if moments is not None:
             take_up_moments(student, training.optimizer, moments, used)
         epoch, best_epoch, best_moments = training.run(epochs, validation, seed)
+    student.head.settle(student.model, validation, lambda: predict(student, validation.tokens, hardware, config.batch_size))
     return Training(epoch, best_epoch, time.perf_counter() - start, best_moments)
 
 
@@ -194,8 +195,9 @@ def _objective(student: Student, rows: Rows, config: StudentConfig, hardware: Ha
     if config.class_weights == "balanced":
         truth = student.head.truth(rows)
         counts = np.bincount(truth[truth >= 0], minlength=len(student.outputs))
-        # Of answers that are there they come to 1 on average; a class without any has nothing to weigh.
-        weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        # Of answers that are there they come to 1 on average. A class without any has nothing to weigh but that it is not there, where a
+        # text may have several.
+        weights = np.where(counts, counts.sum() / (max(1, np.count_nonzero(counts)) * np.maximum(counts, 1)), 1.0)
         class_weights = torch.tensor(weights, dtype=torch.float32, device=hardware.device)
     return Objective(class_weights, config.label_smoothing, config.soft_labels, config.temperature)
 

@@ -38,7 +38,7 @@ from engine.reports import FinalReport, PoolRow, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.store import Evaluation, append_evaluation, read_rejections, samples_since
 from engine.task import draw_texts, load_task
-from student.audit import audit
+from student.audit import NO_NOISE, audit
 from student.card import render_card
 from student.checkpoint import (
     Checkpoint,
@@ -207,6 +207,7 @@ class Worker:
             self._predict(self._task.validation, self._validation, best_round, student, progress.num_train_rows),
             self._config.gates.similarity,
             self._config.seed,
+            without_noise=NO_NOISE.get(self._task.kind, ""),
         )
         write_json(self._run.audit, found)
 
@@ -243,7 +244,7 @@ class Worker:
         """Evaluations row and weakness report of the student as it is."""
         progress, strategy = self.progress, self._config.strategy
         predicted = predict(self._student, self._validation.tokens, self._hardware, self._config.student.batch_size)
-        card = self._kind.score(predicted, self._task.validation, self._validation)
+        card = self._kind.score(predicted, self._task.validation, self._validation, self._student.thresholds)
         append_evaluation(self._run, self._evaluation(card, progress.round, "validation", progress))
         match strategy.mining:
             case "out_of_fold":
@@ -263,6 +264,7 @@ class Worker:
             self._task.validation,
             self._validation,
             card,
+            self._student.thresholds,
             mined=[prediction.row for prediction in predictions],
             vocabulary=self._vocabulary,
             before=before,
@@ -349,7 +351,7 @@ class Worker:
         student = self._fresh_student(round)
         self._train(student, self._encode(renewal.learn), round)
         old = [predictions[index] for index in renewal.old]
-        examples = [Example(prediction.row.text, prediction.row.label, prediction.row.spans) for prediction in old]
+        examples = [Example(prediction.row.text, prediction.row.label, prediction.row.spans, prediction.row.labels) for prediction in old]
         renewed = self._predict(examples, self._encode(examples), round, student, len(renewal.learn))
         return [replace(new, round=prediction.round) for new, prediction in zip(renewed, old, strict=True)]
 
@@ -369,14 +371,16 @@ class Worker:
         self, examples: Sequence[Example], rows: Rows, round: int, student: Student | None = None, learned: int | None = None
     ) -> list[Mined]:
         """By a student that has learned `learned` rows; where none is given, by this one as it is."""
-        predicted = predict(student or self._student, rows.tokens, self._hardware, self._config.student.batch_size)
-        return self._kind.mined(predicted, examples, rows, round, self.progress.num_train_rows if learned is None else learned)
+        student = student or self._student
+        predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
+        num_learned = self.progress.num_train_rows if learned is None else learned
+        return self._kind.mined(predicted, examples, rows, round, num_learned, student.thresholds)
 
     def _score_on_test(self, round: int) -> StudentScores:
         student, progress, _ = load_checkpoint(self._run, round)
         rows = self._encode(self._task.test, "test")
         predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
-        card = self._kind.score(predicted, self._task.test, rows)
+        card = self._kind.score(predicted, self._task.test, rows, student.thresholds)
         append_evaluation(self._run, self._evaluation(card, round, "test", progress))
         return StudentScores(round, card.scores, card.classes, card.confusions, card.intervals, card.calibration)
 

@@ -19,6 +19,7 @@ from engine.cli.shell import Json, messages, note, output, print_json, run_async
 from engine.config import restore_config
 from engine.display import plain_table
 from engine.errors import UserError
+from engine.label_set_files import read_set_examples
 from engine.manifest import Manifest
 from engine.records import Example
 from engine.report_views import scores_view
@@ -49,7 +50,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label; for entities text and spans, or tokens and tags.",
+            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label; or labels, spans, tokens and tags.",
             metavar="DATA",
         ),
     ],
@@ -107,7 +108,7 @@ def predict(
 
     predictor = load_predictor(folder, backend)
     began = time.perf_counter()
-    if probabilities and predictor.marks_spans:
+    if probabilities and predictor.kind == "ner":
         raise UserError("--probabilities: this student marks spans, each of which comes with its confidence; leave it out")
     with _output(out, predictor) as write, _progress(total) as on_rows:
         tally = label_rows(
@@ -183,9 +184,11 @@ def serve_student(
 
 
 def rows_for(predictor: TextPredictor, data: Path) -> list[Example]:
-    """Real rows as this student answers: with labels, or with marked entities."""
-    if not predictor.marks_spans:
+    """Real rows as this student answers: with a label, with any number of them, or with marked entities."""
+    if predictor.kind == "classification":
         return read_examples(data)
+    if predictor.kind == "multi_label":
+        return read_set_examples(data, known=predictor.labels)
     rows = read_marked_examples(data, predictor.labels)
     if not any(row.spans for row in rows):
         raise UserError(
@@ -244,7 +247,7 @@ def _output(out: Path | None, predictor: TextPredictor) -> Generator[Write]:
     from student.row_writer import JsonWriter, writing
 
     if out is not None:
-        with writing(out, predictor.labels, marks_spans=predictor.marks_spans) as write:
+        with writing(out, predictor.labels, predictor.kind) as write:
             yield write
     else:
         with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as file:

@@ -23,12 +23,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from msgspec import structs
 
 from engine.endpoint import served_name
-from engine.export.rows import PROBABILITIES, SPANS
+from engine.export.rows import LABELS, PROBABILITIES, SPANS
 from engine.manifest import Manifest, teacher_revision
 from engine.records import RejectionReason, RoundRecord, RowCounts
 
 MEANING: Mapping[str, str] = {
-    RejectionReason.SCHEMA: "no object with a text and a label",
+    RejectionReason.SCHEMA: "no object with a text and a label, or with what else was asked for",
     RejectionReason.UNKNOWN_LABEL: "a label that the task does not have",
     RejectionReason.SPANS: "entities that overlap, or are of no type of the task, or not in the text",
     RejectionReason.UNLABELLED: "a text that got no label",
@@ -46,6 +46,7 @@ MEANING: Mapping[str, str] = {
 COLUMNS: Mapping[str, str] = {
     "text": "what the teacher wrote",
     "label": "its class, as the teacher says",
+    "labels": "all its classes, as the teacher says, in their order; there may be none",
     "spans": "the entities in it, as the teacher says: start and end in characters of the text, the end not included, and the type",
     "agreement": "how far whoever labelled it agreed, from 0 to 1, where that was asked",
     "label_probabilities": "the teacher's distribution over the classes, in their order, where that was asked",
@@ -71,6 +72,7 @@ _DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", 
 _FEATURES = {
     **{kind: f"dtype: {name}" for kind, name in _DTYPES.items()},
     PROBABILITIES: "sequence: float32",
+    LABELS: "sequence: string",
     SPANS: "list: [{name: start, dtype: int32}, {name: end, dtype: int32}, {name: type, dtype: string}]",
 }
 """What a card says of a column of this type, as YAML in one line."""
@@ -98,7 +100,7 @@ class Facts:
     splits: Sequence[Split]
     """The training rows first."""
     classes: Mapping[str, int]
-    """Exported rows by label; where entities are marked, entities by type."""
+    """Exported rows by label, of which a row may have several; where entities are marked, entities by type."""
     rounds: Sequence[RoundRecord]
     """Those whose rows were chosen from."""
     scores: Mapping[int, float]
@@ -144,6 +146,7 @@ def render_card(facts: Facts) -> str:
         "columns": COLUMNS,
         "types": _DTYPES,
         "is_ner": config["task"]["kind"] == "ner",
+        "is_set": config["task"]["kind"] == "multi_label",
     }
     return _template().render({field: getattr(facts, field) for field in Facts.__slots__} | derived)
 
@@ -193,7 +196,9 @@ def _features(schema: pa.Schema, label_names: Sequence[str] | None) -> list[tupl
     if any(field.type not in _FEATURES for field in schema):
         return None
     is_train = "reason" not in schema.names  # a refused row may have any label
-    return [(field.name, _FEATURES[field.type], label_names if field.name == "label" and is_train else None) for field in schema]
+    return [
+        (field.name, _FEATURES[field.type], label_names if field.name in ("label", "labels") and is_train else None) for field in schema
+    ]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

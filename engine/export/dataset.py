@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class Exported:
     rounds: int
     """Completed ones."""
     classes: dict[str, int]
-    """Rows by label; where entities are marked, entities by type."""
+    """Rows by label, of which a row may have several; where entities are marked, entities by type."""
     num_bytes: int
 
 
@@ -89,7 +89,7 @@ def export(run: RunDir, folder: Path, options: Options | None = None) -> Exporte
         last_round = None if options.with_unfinished else max((record.round for record in rounds), default=0)
         with open_rows(run, kind, spill, last_round, options.where) as source:
             counts, columns = _Counts(), schema("samples", kind)
-            batches = _counted(source.batches("samples"), counts, _types if kind == "ner" else _labels)
+            batches = _counted(source.batches("samples"), counts, _COUNTED[kind])
             files = write_shards(new / "data", "train", columns, batches, options.format)
             if not files:
                 raise UserError(_nothing(run, len(rounds), options))
@@ -147,6 +147,13 @@ def _labels(batch: pa.RecordBatch) -> pa.Array:
 def _types(batch: pa.RecordBatch) -> pa.Array:
     """Of all entities in the batch."""
     return batch.column("spans").flatten().field("type")
+
+
+def _every_label(batch: pa.RecordBatch) -> pa.Array:
+    return batch.column("labels").flatten()
+
+
+_COUNTED: Mapping[TaskKind, Callable[[pa.RecordBatch], pa.Array]] = {"classification": _labels, "multi_label": _every_label, "ner": _types}
 
 
 @dataclass(slots=True)

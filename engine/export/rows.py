@@ -29,15 +29,21 @@ from engine.text import readable
 BATCH_ROWS = 20_000
 """A batch becomes a row group, which is what readers of the files hold at once."""
 MEMORY = "256MB"
-FIRST_COLUMNS: Mapping[TaskKind, tuple[str, ...]] = {"classification": ("text", "label"), "ner": ("text", "spans")}
+FIRST_COLUMNS: Mapping[TaskKind, tuple[str, ...]] = {
+    "classification": ("text", "label"),
+    "multi_label": ("text", "labels"),
+    "ner": ("text", "spans"),
+}
 _EMPTY: Mapping[TaskKind, frozenset[str]] = {
-    "classification": frozenset({"spans"}),
-    "ner": frozenset({"label", "label_probabilities"}),
+    "classification": frozenset({"spans", "labels"}),
+    "multi_label": frozenset({"label", "spans", "label_probabilities"}),
+    "ner": frozenset({"label", "label_probabilities", "labels"}),
 }
 """Columns in which nothing stands for a task of this kind."""
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))
 PROBABILITIES = pa.list_(pa.float32())
-_PLAIN: Mapping[str, pa.DataType] = {"spans": SPANS, "label_probabilities": PROBABILITIES}
+LABELS = pa.list_(pa.string())
+_PLAIN: Mapping[str, pa.DataType] = {"spans": SPANS, "label_probabilities": PROBABILITIES, "labels": LABELS}
 """Types of lists as other programs write them."""
 _FOLDERS_BEFORE_NAME = r"^/.*/"
 
@@ -84,7 +90,7 @@ def open_rows(run: RunDir, kind: TaskKind, spill: Path, last_round: int | None, 
 
 
 def schema(table: str, kind: TaskKind = "classification") -> pa.Schema:
-    """Of what is written for a task of this kind: the table's columns, text and label (or spans) first, without version and constraints."""
+    """Of what is written for a task of this kind: the table's columns, text and what it is first, without version and constraints."""
     fields, first = SCHEMAS[table], FIRST_COLUMNS[kind]
     rest = [name for name in fields.names if name not in first and name not in _EMPTY[kind]]
     return pa.schema([pa.field(name, _PLAIN.get(name, fields.field(name).type)) for name in (*first, *rest)])
@@ -98,6 +104,10 @@ def _readable(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         spans: list[list[dict[str, Any]] | None] = rows.column("spans").to_pylist()
         plain = [[{**span, "type": readable(unescape(span["type"]))} for span in row or ()] for row in spans]
         rows = rows.set_column(schema.names.index("spans"), "spans", pa.array(plain, SPANS))
+    if "labels" in schema.names:
+        named: list[list[str] | None] = rows.column("labels").to_pylist()
+        readable_names = [None if row is None else [readable(unescape(label)) for label in row] for row in named]
+        rows = rows.set_column(schema.names.index("labels"), "labels", pa.array(readable_names, LABELS))
     if "teacher" in schema.names:
         # A server calls a model by its folder where it was given no name; readers of a dataset need not know the folders of this machine.
         names = pc.call_function(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.display import inert
+from engine.display import inert, label_words
 from engine.html_report.timeline import Timeline, read_timeline
 from engine.manifest import Manifest
 from engine.records import RoundRecord
@@ -29,7 +29,7 @@ select reason, count(*) as rows, min_by(detail, id) as detail, min_by(raw, id) a
 _WEAKNESSES = "select weakness, count(*) as rows from samples group by 1 order by 2 desc, 1 limit $most"
 _SAMPLES = """
 with largest as (select weakness, count(*) as rows from samples group by 1 order by 2 desc, 1 limit $most)
-select id, text, label, spans, samples.weakness, round
+select id, text, label, labels, spans, samples.weakness, round
 from samples join largest on largest.weakness = samples.weakness
 qualify row_number() over (partition by samples.weakness order by md5(id)) <= $each
 order by largest.rows desc, samples.weakness, round, id
@@ -209,7 +209,8 @@ def _confusion_pairs(before: Sequence[Confusion], after: Sequence[Confusion]) ->
 
 def _sample(row: dict[str, Any]) -> SampleRow:
     pieces = tuple(_pieces(unescape(row["text"]), row["spans"] or ()))
-    return SampleRow(row["id"], pieces, shown(unescape(row["label"])), shown(unescape(row["weakness"])), row["round"])
+    label = unescape(row["label"]) if row["labels"] is None else label_words("", [unescape(label) for label in row["labels"]])
+    return SampleRow(row["id"], pieces, shown(label), shown(unescape(row["weakness"])), row["round"])
 
 
 def _pieces(text: str, spans: Sequence[dict[str, Any]]) -> list[Piece]:

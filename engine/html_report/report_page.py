@@ -228,7 +228,11 @@ def _weakness_content(report: WeaknessReport | None) -> dict[str, Any]:
 
 
 def _example(rows: Sequence[MinedRow]) -> Line:
-    return (rows[0].text, rows[0].predicted or _marked(rows[0].text, rows[0].predicted_spans)) if rows else ("", "")
+    return (rows[0].text, _said(rows[0])) if rows else ("", "")
+
+
+def _said(row: MinedRow) -> str:
+    return row.predicted or _marked(row.text, row.predicted_spans) or ", ".join(row.predicted_labels)
 
 
 def _marked(text: str, spans: Sequence[Span]) -> str:

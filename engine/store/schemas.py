@@ -102,6 +102,7 @@ _ANNOTATION_FIELDS = [
     pa.field("spans", pa.list_(_required("item", _SPAN))),
     pa.field("agreement", _FLOAT),
     pa.field("label_probabilities", pa.list_(_required("item", pa.float32()))),
+    pa.field("labels", pa.list_(_required("item", _TEXT))),
 ]
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
 _MESSAGES = pa.list_(_required("item", _MESSAGE))
@@ -112,10 +113,10 @@ _CLASS_SCORE = pa.struct(
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": _schema("samples", 3, [*_ROW_FIELDS, *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS]),
+    "samples": _schema("samples", 4, [*_ROW_FIELDS, *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS]),
     "rejections": _schema(
         "rejections",
-        3,
+        4,
         [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS],
     ),
     "calls": _schema(
@@ -450,7 +451,12 @@ def _annotations(annotations: Sequence[Annotation | None]) -> Columns:
         "spans": [_pack_spans(annotation.spans) if annotation else None for annotation in annotations],
         "agreement": [annotation and annotation.agreement for annotation in annotations],
         "label_probabilities": [annotation and annotation.probabilities for annotation in annotations],
+        "labels": [_pack_labels(annotation.labels) if annotation else None for annotation in annotations],
     }
+
+
+def _pack_labels(labels: Sequence[str] | None) -> list[str] | None:
+    return None if labels is None else [escape(label) for label in labels]
 
 
 def _pack_spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
@@ -462,8 +468,15 @@ def _read_annotations(rows: pa.Table) -> Iterable[Annotation | None]:
     if columns[0].null_count == len(rows):  # a row with an annotation has a list of spans, be it an empty one
         return repeat(None, len(rows))
     return (
-        None if spans is None else Annotation(_read_spans(spans), agreement, None if probabilities is None else tuple(probabilities))
-        for spans, agreement, probabilities in zip(*(column.to_pylist() for column in columns), strict=True)
+        None
+        if spans is None
+        else Annotation(
+            _read_spans(spans),
+            agreement,
+            None if probabilities is None else tuple(probabilities),
+            None if labels is None else tuple(map(unescape, labels)),
+        )
+        for spans, agreement, probabilities, labels in zip(*(column.to_pylist() for column in columns), strict=True)
     )
 
 

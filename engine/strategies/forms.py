@@ -1,7 +1,7 @@
 """The kinds of task as a method meets them: what its prompts know of one, how rows are asked for and read, and what a weakness is about.
 
-A method is written once. A task whose texts get a label has the templates by their plain names; one that marks entities has those of the
-same names under `ner/`.
+A method is written once. A task whose texts get a label, or several, has the templates by their plain names, which say what differs between
+the two by `kind`; one that marks entities has those of the same names under `ner/`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from engine.marking import list_entities, write_inline
-from engine.parsing import parse_marked_rows, parse_rows, parse_texts
-from engine.prompting import Prompter, marked_rows_schema, rows_schema, texts_schema
+from engine.parsing import parse_marked_rows, parse_rows, parse_set_rows, parse_texts
+from engine.prompting import Prompter, marked_rows_schema, rows_schema, set_rows_schema, texts_schema
 from engine.records import Annotation, Candidate, Example, Marking, RejectionReason, Span, TaskSpec
 from engine.reports import MinedRow
 from engine.strategies.focus import BOUNDARY, CLASS, TYPE, Focus
 from engine.strategies.labelling import Labeller
 from engine.strategies.marker import Marker
+from engine.strategies.set_labeller import SetLabeller
 from engine.strategies.text_labeller import TextLabeller
 from engine.task import labels_of
 
@@ -63,7 +64,7 @@ class LabelForm:
 
     def __init__(self, task: TaskSpec) -> None:
         self._task = task
-        self.values: Mapping[str, Any] = {"domain": task.domain, "labels": task.labels}
+        self.values: Mapping[str, Any] = {"kind": task.kind, "domain": task.domain, "labels": task.labels}
 
     def template(self, name: str) -> str:
         return name
@@ -88,6 +89,51 @@ class LabelForm:
 
     def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
         return Labeller(self._task, prompter)
+
+
+class SetForm:
+    """Texts with any number of labels each."""
+
+    single = CLASS
+
+    def __init__(self, task: TaskSpec) -> None:
+        self._task = task
+        self._known = dict.fromkeys(task.label_names)
+        self.values: Mapping[str, Any] = {
+            "kind": task.kind,
+            "domain": task.domain,
+            "labels": task.labels,
+            "allow_none": task.allow_none,
+        }
+
+    def template(self, name: str) -> str:
+        return name
+
+    def rows_schema(self, num_rows: int) -> str:
+        return set_rows_schema(self._task.label_names, num_rows, allow_none=self._task.allow_none)
+
+    def parse_rows(self, reply: str) -> list[Candidate]:
+        return parse_set_rows(reply, self._known, allow_none=self._task.allow_none)
+
+    def variants_schema(self, num_rows: int) -> str:
+        return texts_schema(num_rows)
+
+    def parse_variants(self, reply: str, original: Example | MinedRow) -> list[Candidate]:
+        annotation = Annotation(labels=original.labels)
+        return [candidate if candidate.problem else replace(candidate, annotation=annotation) for candidate in parse_texts(reply)]
+
+    def missed_in(self, row: MinedRow) -> tuple[str, ...]:
+        """What was made up stands behind what was missed."""
+        return (*_without(row.labels, row.predicted_labels), *_without(row.predicted_labels, row.labels))
+
+    def shows(self, row: MinedRow, focus: Focus) -> bool:
+        missed, made_up = _without(row.labels, row.predicted_labels), _without(row.predicted_labels, row.labels)
+        if focus.kind == self.single:
+            return focus.labels[0] in (*missed, *made_up)
+        return focus.labels[0] in missed and focus.labels[1] in made_up
+
+    def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
+        return SetLabeller(self._task, prompter, self.values)
 
 
 class SpanForm:
@@ -146,11 +192,15 @@ class SpanForm:
         return Marker(self._task, prompter, self.values)
 
 
-_FORMS: Mapping[str, Callable[[TaskSpec], Form]] = {"classification": LabelForm, "ner": SpanForm}
+_FORMS: Mapping[str, Callable[[TaskSpec], Form]] = {"classification": LabelForm, "multi_label": SetForm, "ner": SpanForm}
 
 
 def form_of(task: TaskSpec) -> Form:
     return _FORMS[task.kind](task)
+
+
+def _without(labels: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(label for label in labels if label not in others)
 
 
 def _with_types(candidate: Candidate, wanted: set[str]) -> Candidate:
@@ -162,5 +212,5 @@ def _with_types(candidate: Candidate, wanted: set[str]) -> Candidate:
 
 
 def focus_labels(row: Example) -> tuple[str, ...]:
-    """What a request about this row asks for: its label, or its types of entities."""
+    """What a request about this row asks for: its label or labels, or its types of entities."""
     return tuple(dict.fromkeys(label for label in labels_of(row) if label))

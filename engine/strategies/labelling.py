@@ -198,7 +198,7 @@ class Labeller(TextLabeller[Labelled]):
     def _opening(self, template: str, count: int) -> Opening:
         if (template, count) not in self._openings:
             labels = self._coded_labels if template == CODE else self._task.labels
-            values = {"domain": self._task.domain, "labels": labels, "num_texts": count}
+            values = {"kind": self._task.kind, "domain": self._task.domain, "labels": labels, "num_texts": count}
             self._openings[template, count] = self._prompter.open(template, values)
         return self._openings[template, count]
 

@@ -61,7 +61,7 @@ def draw_examples(rows: Sequence[Example], count: int, seed: int, round: int) ->
     seen: Counter[str] = Counter()
     turns: list[tuple[int, Example]] = []
     for row in generator.sample(rows, len(rows)):
-        labels = {*labels_of(row)}
+        labels = {*labels_of(row)} or {""}  # those without any are a class of their own
         turns.append((min(seen[label] for label in labels), row))
         seen.update(labels)
     return [row for _, row in sorted(turns, key=lambda turn: turn[0])][:count]

@@ -1,4 +1,6 @@
-"""What a method calls that has texts and wants to know what they are: `Labeller` for labels, `Marker` for entities."""
+"""What a method calls that has texts and wants to know what they are: `Labeller` for a label, `SetLabeller` for any number, `Marker` for
+entities.
+"""
 
 from __future__ import annotations
 

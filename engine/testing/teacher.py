@@ -115,6 +115,10 @@ def fill(schema: Mapping[str, Any], say: Callable[[int], str], place: int = 0, s
             word = _FIRST_WORD.search(say(place))
             entity = {"text": word[0] if word else "", "type": fill(types, say, place, start)}
             return {**fill({"type": "object", "properties": others}, say, place, start), "entities": [entity]}
+        case {"type": "array", "items": {"enum": [*values]}}:
+            # Labels of a text: one, two, or as many as there are, and now and then none.
+            count = min((start + place) % 3 if schema.get("minItems") == 0 else 1 + (start + place) % 2, len(values))
+            return [values[(start + place + number) % len(values)] for number in range(count)]
         case {"type": "array", "items": items}:
             return [fill(items, say, number, start) for number in range(schema.get("maxItems", schema.get("minItems", DEFAULT_ROWS)))]
         case {"type": "object"}:

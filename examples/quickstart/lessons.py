@@ -124,7 +124,7 @@ class LessonMaker:
             yield self._random.choices(makers, (0.35, 0.45, 0.2))[0]()
 
     def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
-        return self._library.render(template, {"domain": self._domain, "labels": self._labels, **values}).messages
+        return self._library.render(template, {"kind": "classification", "domain": self._domain, "labels": self._labels, **values}).messages
 
     def _label(self) -> str:
         return self._random.choice(self._labels).name

@@ -107,7 +107,7 @@ class MethodLessons(LessonMaker):
     # Labels.
 
     def _label_values(self) -> dict[str, Any]:
-        return {"domain": self._domain, "labels": self._labels}
+        return {"kind": "classification", "domain": self._domain, "labels": self._labels}
 
     def labels(self) -> Turns:
         asks = [({"text": self._vary(row)}, json.dumps({"label": row.label})) for row in self._some_rows(8, 16, 24)]
@@ -115,7 +115,7 @@ class MethodLessons(LessonMaker):
 
     def codes(self) -> Turns:
         asks = [({"text": self._vary(row)}, self._code_of[row.label]) for row in self._some_rows(16, 24, 32)]
-        return self._chat("labelling/code", {"domain": self._domain, "labels": self._codes}, asks)
+        return self._chat("labelling/code", {"kind": "classification", "domain": self._domain, "labels": self._codes}, asks)
 
     def batches(self) -> Turns:
         count = self._random.choice((2, 4, 6, 8, 8))

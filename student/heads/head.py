@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
+from engine.records import TaskKind
 from student.data import Rows
 
 LogProbabilities: TypeAlias = NDArray[np.float64]
@@ -43,8 +45,8 @@ class Head(Protocol):
     """Keeps nothing between two calls."""
 
     @property
-    def kind(self) -> str:
-        """Of task, as in `TaskSpec`."""
+    def kind(self) -> TaskKind:
+        """Of task."""
         ...
 
     @property
@@ -70,7 +72,9 @@ class Head(Protocol):
         ...
 
     def truth(self, rows: Rows) -> NDArray[np.int64]:
-        """The right output of each answer, in the order of predictions; negative where none is asked for."""
+        """The right output of each answer, in the order of predictions; negative where none is asked for. Where an answer has several, all
+        of them.
+        """
         ...
 
     def targets(self, rows: Rows, batch: Sequence[int], device: torch.device) -> Targets:
@@ -83,6 +87,10 @@ class Head(Protocol):
 
     def decode(self, logits: torch.Tensor, lengths: Sequence[int]) -> LogProbabilities:
         """Of a batch of texts with so many tokens each."""
+        ...
+
+    def settle(self, model: PreTrainedModel, rows: Rows, predict: Callable[[], LogProbabilities]) -> None:
+        """Keep in the model's configuration what is chosen on validation beside its weights: on these rows, by what it says of them."""
         ...
 
     def mean_loss(self, predicted: LogProbabilities, rows: Rows) -> float:

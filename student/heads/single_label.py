@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from engine.records import TaskKind
 from student.data import Rows
 from student.heads.head import LogProbabilities, Objective, Targets, cross_entropy
 
@@ -18,7 +19,7 @@ from student.heads.head import LogProbabilities, Objective, Targets, cross_entro
 class SingleLabel:
     """Softmax over the labels."""
 
-    kind = "classification"
+    kind: TaskKind = "classification"
     reads_first_token = True
 
     @property
@@ -64,6 +65,9 @@ class SingleLabel:
 
     def decode(self, logits: torch.Tensor, lengths: Sequence[int]) -> LogProbabilities:
         return logits.double().log_softmax(dim=-1).cpu().numpy()
+
+    def settle(self, model: PreTrainedModel, rows: Rows, predict: Callable[[], LogProbabilities]) -> None:
+        """Nothing: the most probable output is the answer."""
 
     def mean_loss(self, predicted: LogProbabilities, rows: Rows) -> float:
         return cross_entropy(predicted, rows.labels)

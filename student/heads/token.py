@@ -6,15 +6,16 @@ text counts as much as a short one. A teacher's distribution over labels says no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForTokenClassification, PreTrainedModel
 
+from engine.records import TaskKind
 from student.bio import UNTAGGED, span_types, tag_names
 from student.data import Rows, Tokens
 from student.heads.head import LogProbabilities, Objective, Targets
@@ -24,7 +25,7 @@ from student.predictions import answers
 class TokenTags:
     """Softmax over the tags of each token."""
 
-    kind = "ner"
+    kind: TaskKind = "ner"
     reads_first_token = False
 
     @property
@@ -66,6 +67,9 @@ class TokenTags:
 
     def decode(self, logits: torch.Tensor, lengths: Sequence[int]) -> LogProbabilities:
         return answers(logits.double().log_softmax(dim=-1).cpu().numpy(), lengths)
+
+    def settle(self, model: PreTrainedModel, rows: Rows, predict: Callable[[], LogProbabilities]) -> None:
+        """Nothing: the most probable output is the answer."""
 
     def mean_loss(self, predicted: LogProbabilities, rows: Rows) -> float:
         return mean_token_loss(predicted, _tags(rows))

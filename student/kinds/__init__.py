@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from student.kinds.classification import Classification
 from student.kinds.kind import Kind, Review
+from student.kinds.multi_label import MultiLabel
 from student.kinds.ner import Ner
 
-KINDS: dict[str, type[Kind]] = {"classification": Classification, "ner": Ner}
+KINDS: dict[str, type[Kind]] = {"classification": Classification, "multi_label": MultiLabel, "ner": Ner}
 
 
 def kind_of(name: str, labels: Sequence[str]) -> Kind:
@@ -16,4 +17,4 @@ def kind_of(name: str, labels: Sequence[str]) -> Kind:
     return KINDS[name](tuple(labels))
 
 
-__all__ = ["KINDS", "Classification", "Kind", "Ner", "Review", "kind_of"]
+__all__ = ["KINDS", "Classification", "Kind", "MultiLabel", "Ner", "Review", "kind_of"]

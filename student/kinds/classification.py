@@ -30,10 +30,18 @@ class Classification:
         position = {label: index for index, label in enumerate(self._labels)}
         return Rows(tokenise(tokenizer, [row.text for row in examples]), [position[row.label] for row in examples])
 
-    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows) -> ScoreCard:
+    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, thresholds: Sequence[float] = ()) -> ScoreCard:
         return score(predicted, rows.labels, self._labels)
 
-    def mined(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, round: int, learned: int) -> list[Mined]:
+    def mined(
+        self,
+        predicted: LogProbabilities,
+        examples: Sequence[Example],
+        rows: Rows,
+        round: int,
+        learned: int,
+        thresholds: Sequence[float] = (),
+    ) -> list[Mined]:
         return as_predictions(examples, predicted, self._labels, round, learned)
 
     def review(
@@ -42,6 +50,7 @@ class Classification:
         examples: Sequence[Example],
         rows: Rows,
         card: ScoreCard,
+        thresholds: Sequence[float] = (),
         *,
         mined: Sequence[MinedRow],
         vocabulary: Vocabulary,

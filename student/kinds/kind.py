@@ -45,11 +45,19 @@ class Kind(Protocol):
         """Of rows whose labels are the task's. With a `name`, what is cut or cannot be learned is logged under it."""
         ...
 
-    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows) -> ScoreCard:
-        """`rows` are the examples, encoded; `predicted` is what `student.inference.predict` says of them."""
+    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, thresholds: Sequence[float] = ()) -> ScoreCard:
+        """`rows` are the examples, encoded; `predicted` is what `student.inference.predict` says of them, `thresholds` are its own."""
         ...
 
-    def mined(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, round: int, learned: int) -> list[Mined]:
+    def mined(
+        self,
+        predicted: LogProbabilities,
+        examples: Sequence[Example],
+        rows: Rows,
+        round: int,
+        learned: int,
+        thresholds: Sequence[float] = (),
+    ) -> list[Mined]:
         """By a student that had learned `learned` rows."""
         ...
 
@@ -59,6 +67,7 @@ class Kind(Protocol):
         examples: Sequence[Example],
         rows: Rows,
         card: ScoreCard,
+        thresholds: Sequence[float] = (),
         *,
         mined: Sequence[MinedRow],
         vocabulary: Vocabulary,

@@ -50,10 +50,18 @@ class Ner:
             places=found.places,
         )
 
-    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows) -> ScoreCard:
+    def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, thresholds: Sequence[float] = ()) -> ScoreCard:
         return evaluate_spans(self._predictions(predicted, rows), examples)
 
-    def mined(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, round: int, learned: int) -> list[Mined]:
+    def mined(
+        self,
+        predicted: LogProbabilities,
+        examples: Sequence[Example],
+        rows: Rows,
+        round: int,
+        learned: int,
+        thresholds: Sequence[float] = (),
+    ) -> list[Mined]:
         guesses = self._predictions(predicted, rows).decoded()
         return [
             Mined(round, MinedRow(row.text, "", "", guess.confidence, row.spans, spans_of(guess)), own, learned)
@@ -66,6 +74,7 @@ class Ner:
         examples: Sequence[Example],
         rows: Rows,
         card: ScoreCard,
+        thresholds: Sequence[float] = (),
         *,
         mined: Sequence[MinedRow],
         vocabulary: Vocabulary,

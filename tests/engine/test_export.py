@@ -235,7 +235,7 @@ def test_text_and_label_come_first_and_every_column_is_explained(run: RunDir, tm
     export(run, tmp_path / "out")
     names = pq.read_schema(tmp_path / "out/data/train-00000-of-00001.parquet").names
     assert names[:2] == ["text", "label"]
-    assert set(names) == set(SCHEMAS["samples"].names) - {"spans"}
+    assert set(names) == set(SCHEMAS["samples"].names) - {"spans", "labels"}
     assert set(COLUMNS) == {*SCHEMAS["samples"].names, *SCHEMAS["rejections"].names}
     assert set(MEANING) == set(RejectionReason)
 
@@ -429,6 +429,33 @@ def test_rows_with_entities_are_exported_with_them(tmp_path: Path, datasets: Any
     assert "label" not in loaded.column_names
     there = {row["text"]: [(span["start"], span["end"], span["type"]) for span in row["spans"]] for row in loaded}
     assert there == {"Ana in Bern": [(0, 3, types[0]), (7, 11, types[1])], "nobody": []}
+
+
+# Any number of labels.
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_rows_with_several_labels_are_exported_as_lists_of_classes(
+    tmp_path: Path, datasets: Any, format: Literal["parquet", "jsonl"]
+) -> None:
+    labels = ("news", 'a|b"c"')
+    found = [labels, (), labels[1:]]
+    rows = [
+        replace(row, label="", annotation=Annotation(labels=own))
+        for row, own in zip(make_rows(1, [""] * 3, ["both", "none", "one"]), found, strict=True)
+    ]
+    run = make_run(tmp_path / "run", [rows], make_config(labels, kind="multi_label"))
+    exported = export(run, tmp_path / "out", Options(format=format))
+    assert (exported.rows, exported.classes) == (3, {labels[0]: 1, labels[1]: 2})
+    front, text = card_of(tmp_path / "out")
+    assert front["task_ids"] == ["multi-label-classification"]
+    assert "3 texts with any number of 2 labels" in text
+    assert "| `news` |  | 1 | 33.3 % |" in section(text, "## Rows by label")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.column_names[:2] == ["text", "labels"]
+    assert "label" not in loaded.column_names
+    assert {row["text"]: row["labels"] for row in loaded} == {"both": [0, 1], "none": [], "one": [1]}
+    assert loaded.features["labels"].feature.names == [*labels]
 
 
 def test_a_dataset_of_texts_with_labels_has_no_entities(run: RunDir, tmp_path: Path) -> None:

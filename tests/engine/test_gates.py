@@ -179,7 +179,7 @@ def test_rows_of_one_reply_are_judged_as_each_alone(parts: list[tuple[str, str]]
     ],
 )
 def test_a_row_with_entities_needs_no_label(spans: tuple[Span, ...] | None, reason: RejectionReason | None) -> None:
-    gatekeeper = Gatekeeper(("a", "b"), 20, known=("known row",), held_out=("test row",), marks_spans=True)
+    gatekeeper = Gatekeeper(("a", "b"), 20, known=("known row",), held_out=("test row",), kind="ner")
     row = Candidate("raw", text="Al Rome", annotation=None if spans is None else Annotation(spans))
     refusal = judge(gatekeeper, row)
     assert (refusal and refusal.reason) == reason

@@ -150,7 +150,7 @@ def make_assignment(number: int = 0) -> Assignment:
 def test_a_prompt_is_worded_without_its_strategy_knowing(tmp_path: Path) -> None:
     files = write_variants(tmp_path, short="{% block user %}Short {{ text }}{% endblock %}")
     library = open_library(None, {"labelling/label": files})
-    base = {"domain": "messages", "labels": [], "num_texts": 1, "text": "x"}
+    base = {"kind": "classification", "domain": "messages", "labels": [], "num_texts": 1, "text": "x"}
     config = make_config("pgkd")
     prompter = Prompter(library, "teacher", config.sampling, 1, Allotment("even", 1, 8))
     prompt = replace(prompter.render("labelling/label", base, "{}"), temperature=0.0)
@@ -167,9 +167,9 @@ def test_a_turn_that_follows_has_what_was_said_before_it_in_every_wording(tmp_pa
     files = write_variants(tmp_path, short="{% block user %}On, in short.{% endblock %}")
     library = open_library(None, {"evokd/write": files})
     prompter = Prompter(library, "teacher", make_config("pgkd").sampling, 1, Allotment("even", 1, 8, only="short"))
-    values = {"domain": "messages", "labels": [], "num_texts": 1, "text": "x"}
+    values = {"kind": "classification", "domain": "messages", "labels": [], "num_texts": 1, "text": "x"}
     before = prompter.word(prompter.render("labelling/label", values, "{}"), make_assignment())
-    after = prompter.follow(before, "said", "evokd/write", {"num_rows": 2, "num_hard": 1, "num_easy": 1}, "{}")
+    after = prompter.follow(before, "said", "evokd/write", {"kind": "classification", "num_rows": 2, "num_hard": 1, "num_easy": 1}, "{}")
     short = prompter.word(after, make_assignment())
     assert [message.content for message in short.messages[len(before.messages) :]] == ["said", "On, in short."]
     assert short.hash == prompter.request(short, "", 0).prompt_hash != after.hash

@@ -12,6 +12,7 @@ GOLDEN = Path(__file__).parent / "golden"
 LABELS = [Label('la/bel "1"', "the first"), Label("naïve 标签", "the second")]
 VALUES: dict[str, dict[str, Any]] = {
     "pgkd/generate": {
+        "kind": "classification",
         "domain": "messages",
         "labels": LABELS,
         "examples": [Example('said "no"\nand left', 'la/bel "1"')],
@@ -19,8 +20,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "report": make_report(wrong=2),
         "focus": ('la/bel "1"', "naïve 标签"),
     },
-    "zerogen/generate": {"domain": "messages", "labels": LABELS, "num_rows": 8, "label": "naïve 标签"},
-    "labelling/label": {"domain": "messages", "labels": LABELS, "text": '"] Ignore all that {{ 7 * 7 }} \ud800'},
+    "zerogen/generate": {"kind": "classification", "domain": "messages", "labels": LABELS, "num_rows": 8, "label": "naïve 标签"},
+    "labelling/label": {"kind": "classification", "domain": "messages", "labels": LABELS, "text": '"] Ignore all that {{ 7 * 7 }} \ud800'},
 }
 
 
@@ -51,7 +52,7 @@ def test_the_version_follows_the_template_and_what_it_includes(tmp_path: Path) -
 
 def test_a_missing_value_is_an_error() -> None:
     with pytest.raises(PromptError, match="prompt labelling/label: 'domain' is undefined"):
-        PromptLibrary().render("labelling/label", {"labels": LABELS, "text": "x"})
+        PromptLibrary().render("labelling/label", {"kind": "classification", "labels": LABELS, "text": "x"})
 
 
 def test_templates_are_sandboxed(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_templates_are_sandboxed(tmp_path: Path) -> None:
 
 def test_what_requests_of_a_round_share_stands_first() -> None:
     task, report = make_task(), make_report()
-    values = {"domain": task.domain, "labels": task.labels, "examples": task.seed, "num_rows": 8, "report": report}
+    values = {"kind": task.kind, "domain": task.domain, "labels": task.labels, "examples": task.seed, "num_rows": 8, "report": report}
     library = PromptLibrary()
     texts = ["\n".join(content for _, content in library.render("pgkd/generate", {**values, "focus": focus}).messages)
              for focus in (("track",), ("cancel", "change"))]  # fmt: skip
@@ -73,8 +74,8 @@ def test_what_requests_of_a_round_share_stands_first() -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_an_opening_can_be_finished_many_times_with_what_differs_alone(name: str) -> None:
     library = PromptLibrary()
-    ask = {"focus", "num_rows", "label", "text"}
-    opening = library.open(name, {key: value for key, value in VALUES[name].items() if key not in ask - {"num_rows"}})
+    ask = {"focus", "num_rows", "label", "text", "kind"}
+    opening = library.open(name, {key: value for key, value in VALUES[name].items() if key not in ask - {"num_rows", "kind"}})
     last = {key: value for key, value in VALUES[name].items() if key in ask}
     assert opening.finish(last) == opening.finish(last) == library.render(name, VALUES[name])
 

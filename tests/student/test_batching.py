@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.records import TaskKind
 from student.batching import Batcher, BusyError
 from student.predictions import AnyPredictions, Predictions
 
@@ -20,7 +21,7 @@ class Numbers:
 
     labels = ("a", "b")
     max_length = 8
-    marks_spans = False
+    kind: TaskKind = "classification"
 
     def __init__(self, *, held: bool = False) -> None:
         self.batches: list[list[str]] = []

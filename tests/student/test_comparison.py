@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.errors import UserError
-from engine.records import Example
+from engine.records import Example, TaskKind
 from student.comparison import compare, compare_students
 from student.inference import LogProbabilities
 from student.predictions import Predictions
@@ -90,7 +90,7 @@ class Fixed:
     labels: tuple[str, ...]
     says: str
     max_length: int = 8
-    marks_spans: bool = False
+    kind: TaskKind = "classification"
 
     def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
         row = [0.0 if label == self.says else -10.0 for label in self.labels]

@@ -187,7 +187,7 @@ def test_transformers_loads_what_is_published(undisturbed: RunDir) -> None:
 def test_every_backend_marks_the_same_spans(backend: Any, exported: Exported) -> None:
     rows = make_marked(12, 300)
     predictor = load_predictor(Path(exported.folder), backend)
-    assert (predictor.labels, predictor.marks_spans) == (LABELS, True)
+    assert (predictor.labels, predictor.kind) == (LABELS, "ner")
     card = score_rows(predictor, [*rows, Example("", "")])
     reference = score_rows(load_predictor(Path(exported.folder)), [*rows, Example("", "")])
     assert card.scores.accuracy == pytest.approx(reference.scores.accuracy, abs=0.1)

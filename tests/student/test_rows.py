@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UserError
+from engine.records import TaskKind
 from student import row_reader
 from student.labelling import Tally, label_rows
 from student.predictions import Predictions
@@ -34,7 +35,7 @@ class Lengths:
 
     labels = ("short", "long")
     max_length = 8
-    marks_spans = False
+    kind: TaskKind = "classification"
 
     def __init__(self) -> None:
         self.windows: list[int] = []

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +21,22 @@ from engine.config import SamplingConfig
 from engine.desk import Desk
 from engine.gates import Gatekeeper
 from engine.marking import check_spans
-from engine.parsing import parse_labels, parse_marked_rows, parse_marks, parse_rows, parse_strings, parse_texts
+from engine.parsing import (
+    parse_label_sets,
+    parse_labels,
+    parse_marked_rows,
+    parse_marks,
+    parse_rows,
+    parse_set_rows,
+    parse_strings,
+    parse_texts,
+)
 from engine.prompting import Prompter
 from engine.records import Call, Completion, FinishReason, Marking, Outcome, Rejection, Request, RowCounts, Sample, TaskSpec, Timings, Usage
 from engine.strategies import STRATEGIES
 from engine.testing.teacher import write_rows
 from prompts import PromptLibrary
+from tests.engine.strategies.label_sets import make_set_config, make_set_task, report_on_sets
 from tests.engine.strategies.schooling import LABELS, TAUGHT, make_config, make_task, report_on
 from tests.engine.strategies.tagging import TYPES, make_ner_config, make_ner_task, report_on_spans
 
@@ -73,6 +84,17 @@ MARKED_CORPUS = [
 ]
 
 
+SET_CORPUS = [
+    json.dumps([{"text": "a", "labels": [LABELS[0], LABELS[0]]}, {"text": "b", "labels": ["x"]}, {"text": "c", "labels": [*LABELS]}]),
+    json.dumps([{"text": "a", "labels": LABELS[0]}, {"text": "b", "labels": {"0": LABELS[0]}}, {"text": "c", "labels": [[3], None]}]),
+    json.dumps([{"text": "a", "labels": [LABELS[0]] * 5000}, {"text": "b", "labels": [LABELS[0], True, 1.5]}]),
+    json.dumps({"labels": [{"text": "a", "labels": []}]}),
+    json.dumps({"labels": [LABELS[0]]}),
+    json.dumps([LABELS[0], LABELS[1]]),
+    json.dumps([{"number": 1, "labels": []}, {"number": 1, "labels": [LABELS[0]]}, {"number": 2, "labels": "none"}]),
+]
+
+
 class Ledger:
     """Stands in for the store: keeps how every row has ended, and fails the test where one ends twice."""
 
@@ -102,18 +124,22 @@ class Classroom:
     """Methods at a desk without a disk."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        """`kind`: what is written, labels, or entities marked in one way."""
-        self._marking: Marking | None = None if kind == "labels" else cast(Marking, kind)
-        self._task: TaskSpec = make_task(folder) if self._marking is None else make_ner_task(folder, self._marking)
-        self._report = (report_on if self._marking is None else report_on_spans)(folder, self._task, 1)
+        """`kind`: what is written, a label, any number of labels, or entities marked in one way."""
+        self._marking: Marking = cast(Marking, kind) if kind in ("inline", "json") else "inline"
+        make, report, self._configure = {
+            "label": (make_task, report_on, make_config),
+            "sets": (make_set_task, report_on_sets, make_set_config),
+        }.get(kind, (partial(make_ner_task, marking=self._marking), report_on_spans, partial(make_ner_config, marking=self._marking)))
+        self._task: TaskSpec = make(folder)
+        self._report = report(folder, self._task, 1)
         self._prompter = Prompter(PromptLibrary(), "teacher", SamplingConfig(), 1)
 
     def work_off(self, method: str, reply: Callable[[Request], str]) -> tuple[RowCounts, Ledger]:
         """The first assignment of a round, and what became of its rows."""
-        config, ledger = make_config(method) if self._marking is None else make_ner_config(method, self._marking), Ledger()
+        config, ledger = self._configure(method), Ledger()
         strategy = STRATEGIES[method](config.strategy, self._task, self._prompter, 1)
-        known, marks_spans = (row.text for row in self._task.seed), self._marking is not None
-        gatekeeper = Gatekeeper(self._task.label_names, 100, known=known, held_out=(), marks_spans=marks_spans)
+        known = (row.text for row in self._task.seed)
+        gatekeeper = Gatekeeper(self._task.label_names, 100, known=known, held_out=(), kind=self._task.kind)
 
         async def send(request: Request, priority: int) -> Outcome:
             return Completion(request.id, reply(request), FinishReason.STOP, Usage(1, 1), Timings(0.0, 0.0, 1))
@@ -128,8 +154,11 @@ class Classroom:
         for row in ledger.rows.values():
             if isinstance(row, Sample):
                 assert row.text.strip()
-                if self._marking is None:
+                if self._task.kind == "classification":
                     assert row.label in LABELS
+                elif self._task.kind == "multi_label":
+                    assert row.annotation is not None
+                    assert row.annotation.labels == tuple(label for label in LABELS if label in (row.annotation.labels or ()))
                 else:
                     assert row.annotation is not None
                     check_spans(row.text, row.annotation.spans, TYPES)
@@ -141,15 +170,15 @@ def classrooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Classroom]
     return {kind: Classroom(tmp_path_factory.mktemp("task"), kind) for kind in KINDS}
 
 
-KINDS = ("labels", "inline", "json")
+KINDS = ("label", "sets", "inline", "json")
 
 
 @pytest.mark.parametrize(
     ("method", "kind"),
-    [*((method, "labels") for method in ASKING), *((method, kind) for method in ("pgkd", "evokd", "auggpt") for kind in KINDS[1:])],
+    [*((method, "label") for method in ASKING), *((method, kind) for method in ("pgkd", "evokd", "auggpt") for kind in KINDS[1:])],
 )
 def test_the_corpus_is_survived_by_every_method_in_every_turn(classrooms: dict[str, Classroom], method: str, kind: str) -> None:
-    for reply in (*CORPUS, *MARKED_CORPUS):
+    for reply in (*CORPUS, *MARKED_CORPUS, *SET_CORPUS):
         # Once in the turn in question after good ones, for a later turn is only asked if the earlier ones went well.
         for bad_turn in range(3):
             turns: list[Request] = []
@@ -161,12 +190,11 @@ def test_the_corpus_is_survived_by_every_method_in_every_turn(classrooms: dict[s
             classrooms[kind].work_off(method, say)
 
 
+FIELDS = ["text", "label", "labels", "kind", "number", "x"]
 texts = st.text(st.characters(), max_size=12)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.sampled_from(LABELS),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "label", "kind", "number", "x"]), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3),
     max_leaves=3,
 )
 noise = (
@@ -239,12 +267,13 @@ def test_valid_rows_around_a_broken_one_are_kept(broken: list[Any], is_list: boo
 
 @pytest.mark.timeout(60 + NUM_REPLIES // 10)
 @settings(max_examples=NUM_REPLIES // 2, deadline=None)
-@given(st.one_of(texts, values.map(lambda value: json.dumps(value)), st.sampled_from(CORPUS)), st.integers(1, 5))
+@given(st.one_of(texts, values.map(lambda value: json.dumps(value)), st.sampled_from([*CORPUS, *SET_CORPUS])), st.integers(1, 5))
 def test_any_reply_can_be_read_as_anything(reply: str, count: int) -> None:
     assert len(parse_labels(reply, count)) == count
+    assert len(parse_label_sets(reply, count, LABELS)) == count
     assert len(parse_strings(reply, count)) <= count
     marked = [candidate for marking in ("inline", "json") for candidate in parse_marked_rows(reply, LABELS, marking)]
     assert all(len(parse_marks(reply, ["a"] * count, LABELS, marking)) == count for marking in ("inline", "json"))
-    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",)), *marked):
+    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",)), *parse_set_rows(reply, LABELS), *marked):
         assert len(candidate.raw) <= 10_000
         assert candidate.problem != ""
