@@ -6,8 +6,9 @@ Each teacher of the run is asked. Several vote on every label by itself: a text 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from engine.label_sets import LabelSetError
 from engine.parsing import LabelSet, parse_label_sets

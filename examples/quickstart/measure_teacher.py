@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-from examination import CODES, CONFIGS, DRAWS, HERE, TOGETHER, Examination, Row, Writing, examine, serving
+from examination import CODES, CONFIGS, DRAWS, HERE, TOGETHER, Examination, Row, TaskName, Writing, examine, serving
 from judge import Judge, make_judge
 from lessons import read_rows
 
@@ -206,8 +206,8 @@ def measure(model: Path, requests: int, judges: Path | None) -> dict[str, Any]:
         "prompts": prompt_figures(replies),
     }
     for examination in examinations:
-        kind = examination.config.task.kind
-        is_ner = kind == "ner"
+        is_ner = examination.config.task.kind == "ner"
+        kind: TaskName = "ner" if is_ner else "classification"
         judge = make_judge(load_config(CONFIGS[kind]), judges and judges / f"{kind}-judge")
         figures[kind] = {
             "judge": round(judge.own.micro_f1 if is_ner and judge.own.micro_f1 is not None else judge.own.accuracy, 3),

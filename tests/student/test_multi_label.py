@@ -8,14 +8,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import ClientSession
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 from typer.testing import CliRunner
@@ -175,7 +175,7 @@ def test_transformers_loads_what_is_published(undisturbed: RunDir) -> None:
     ours = Predictor.load(undisturbed.final_student, choose_hardware("cpu", "float32"))
     said = ours.predict_sets(texts)
     for text, found, guess in zip(texts, tell(texts), said, strict=True):
-        scores = {one["label"]: float(one["score"]) for one in found}
+        scores = {one["label"]: float(one["score"]) for one in cast(list[dict[str, Any]], found)}
         expected = np.exp(ours.log_probabilities([text]))[0]
         assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-4)
         chosen = zip(LABELS, tell.model.config.thresholds, strict=True)
@@ -212,10 +212,14 @@ def _csv(path: Path) -> list[Any]:
         return [json.loads(row["predicted"]) for row in csv.DictReader(file)]
 
 
+def _parquet(path: Path) -> list[Any]:
+    return pq.read_table(path).column("predicted").to_pylist()
+
+
 READERS: dict[str, Callable[[Path], list[Any]]] = {
     "jsonl": lambda path: [json.loads(line)["predicted"] for line in path.read_text().splitlines()],
     "csv": _csv,
-    "parquet": lambda path: pq.read_table(path).column("predicted").to_pylist(),
+    "parquet": _parquet,
 }
 
 
@@ -259,6 +263,7 @@ async def test_a_server_answers_with_labels(exported: Exported) -> None:
 # Targets
 
 
+@settings(deadline=None)  # a tokenizer is made for each
 @given(st.lists(st.sets(st.sampled_from(LABELS)), max_size=6))
 def test_labels_are_cached_and_come_back(chosen: list[set[str]]) -> None:
     rows = [Example("the apple", "", labels=tuple(label for label in LABELS if label in own)) for own in chosen]

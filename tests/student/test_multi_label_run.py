@@ -57,6 +57,6 @@ def test_a_task_with_several_labels_becomes_a_deployed_student(endpoint: str, en
     assert read_json(run.final_report, FinalReport).after.scores.num_rows == 16
     texts = [row.text for row in test]
     exported = export_student(run.final_student, tmp_path / "exported", ["onnx"], texts)
-    here, there = (load_predictor(folder, backend) for folder, backend in ((run.final_student, "torch"), (Path(exported.folder), "onnx")))
+    here, there = load_predictor(run.final_student, "torch"), load_predictor(Path(exported.folder), "onnx")
     assert np.allclose(here.predict_texts(texts).log_probabilities, there.predict_texts(texts).log_probabilities, atol=1e-3)
     assert there.kind == "multi_label"

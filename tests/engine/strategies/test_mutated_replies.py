@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -125,7 +125,7 @@ class Classroom:
 
     def __init__(self, folder: Path, kind: str) -> None:
         """`kind`: what is written, a label, any number of labels, or entities marked in one way."""
-        self._marking: Marking = cast(Marking, kind) if kind in ("inline", "json") else "inline"
+        self._marking: Marking = kind if kind in ("inline", "json") else "inline"
         make, report, self._configure = {
             "label": (make_task, report_on, make_config),
             "sets": (make_set_task, report_on_sets, make_set_config),
