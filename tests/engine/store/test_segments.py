@@ -100,7 +100,7 @@ def test_a_disk_that_refuses_is_named_and_nothing_stays(tmp_path: Path) -> None:
 def test_a_segment_of_another_version_is_refused(tmp_path: Path) -> None:
     newer = SAMPLES.with_metadata({VERSION_KEY: b"samples 99"}).empty_table()
     write_segment(tmp_path, newer)
-    with pytest.raises(StoreError, match=r"holds 'samples 99', this Reflux reads 'samples 3'"):
+    with pytest.raises(StoreError, match=r"holds 'samples 99', this Reflux reads 'samples 4'"):
         read_table(tmp_path, SAMPLES)
 
 
