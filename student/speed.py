@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from student.export import export_student
+from student.export import MIN_SAME_LABELS, Format, export_student
 from student.hardware import Hardware, Precision
 from student.model import num_positions
 from student.onnx_predictor import OnnxPredictor
 from student.predictions import TextPredictor
 from student.predictor import Predictor
 
+GRAPHS: Mapping[str, Format] = {"onnx float32 cpu": "onnx", "onnx int8 cpu": "onnx-int8"}
 LONGEST = 8192
 """Some encoders set no bound."""
+
+
+def ignore(_text: str) -> None:
+    """For notices nobody reads."""
 
 
 class Timed(NamedTuple):
@@ -31,25 +36,35 @@ class Timed(NamedTuple):
 
 
 @contextmanager
-def open_ways(student: Path, texts: Sequence[str], max_length: int | None = None) -> Generator[Mapping[str, TextPredictor]]:
+def open_ways(
+    student: Path, texts: Sequence[str], max_length: int | None = None, on_notice: Callable[[str], None] = ignore
+) -> Generator[Mapping[str, TextPredictor]]:
     """By name, e.g. `torch bfloat16 cuda` and `onnx int8 cpu`. The graphs are written to a folder that goes with the block, and
-    compared with the student on `texts`. `max_length`: tokens that are read of a text, where that is not the student's own choice.
+    compared with the student on `texts`; `on_notice` is told where that of rounded weights would not be exported.
+
+    `max_length`: tokens that are read of a text, where that is not the student's own choice.
     """
     with tempfile.TemporaryDirectory(prefix="reflux-speed-") as folder:
-        exported = Path(folder) / "student"
-        export_student(student, exported, ["onnx-int8"], texts)
         ways: dict[str, TextPredictor] = {}
         for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
             for precision in get_args(Precision):
-                predictor = Predictor.load(exported, Hardware(torch.device(device), precision))
+                predictor = Predictor.load(student, Hardware(torch.device(device), precision))
                 if max_length is not None:
                     predictor.student.tokenizer.model_max_length = max_length
                 ways[f"torch {precision} {device}"] = predictor
-        onnx = OnnxPredictor.load(exported, "onnx-int8")
-        if max_length is not None:
-            onnx.tokenizer.enable_truncation(max_length)
-            onnx = replace(onnx, max_length=max_length)
-        ways["onnx int8 cpu"] = onnx
+        exported = Path(folder) / "student"
+        graphs = export_student(student, exported, list(GRAPHS.values()), texts, is_measured=True).graphs
+        for (name, graph), found in zip(GRAPHS.items(), graphs, strict=True):
+            if found.same_labels < MIN_SAME_LABELS[graph]:
+                on_notice(
+                    f"{name} says the same as the student on {found.same_labels:.1%} of {found.num_rows} rows; `reflux export-student` "
+                    f"refuses it below {MIN_SAME_LABELS[graph]:.0%}"
+                )
+            onnx = OnnxPredictor.load(exported, graph)
+            if max_length is not None:
+                onnx.tokenizer.enable_truncation(max_length)
+                onnx = replace(onnx, max_length=max_length)
+            ways[name] = onnx
         yield ways
 
 

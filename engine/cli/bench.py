@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import fmean
@@ -64,9 +64,10 @@ def cost(
     rows = list(task.test)
     random.Random(config.seed).shuffle(rows)
     rows = rows[:test_rows]
-    found = _measure(config, task, rows, place.final_student, batch, tokens, repeats)
+    notices: list[str] = []
+    found = _measure(config, task, rows, place.final_student, batch, tokens, repeats, notices.append)
     figures = read_figures(place)
-    beside = set_beside(TEACHER, *found, config.cost, figures.cost, figures.wall_s, _notes(config, tokens))
+    beside = set_beside(TEACHER, *found, config.cost, figures.cost, figures.wall_s, [*_notes(config, tokens), *notices])
     if out is not None:
         write_json(out, beside)
     if as_json:
@@ -76,23 +77,34 @@ def cost(
 
 
 def _measure(
-    config: RunConfig, task: TaskSpec, rows: Sequence[Example], student: Path, batch: int, tokens: int, repeats: int
+    config: RunConfig,
+    task: TaskSpec,
+    rows: Sequence[Example],
+    student: Path,
+    batch: int,
+    tokens: int,
+    repeats: int,
+    on_notice: Callable[[str], None],
 ) -> tuple[list[Timing], list[Quality], list[Inputs]]:
     from student.predictor import Predictor, score_rows
     from student.speed import longest, open_ways, time_ways
 
     texts = [row.text for row in rows]
     counter = Predictor.load(student).student.tokenizer
-    lengths = [len(counter(text, truncation=False, verbose=False)["input_ids"]) for text in texts]  # pyright: ignore[reportArgumentType]
+
+    def count(text: str) -> int:
+        return len(counter.tokenize(text, verbose=False))
+
+    lengths = [count(text) for text in texts]
     own = [list(islice(cycle(texts), number * batch, (number + 1) * batch)) for number in range(repeats + 1)]
     joined = joined_texts(texts, lengths, tokens)
     long = [list(islice(joined, batch)) for _ in range(repeats + 1)]
-    mean = fmean(len(counter(text, truncation=False, verbose=False)["input_ids"]) for text in long[0])  # pyright: ignore[reportArgumentType]
-    inputs = [Inputs(LONG, batch, mean, joined=True), Inputs(OWN, batch, fmean(lengths), joined=False)]
+    inputs = [Inputs(LONG, batch, fmean(map(count, long[0])), joined=True), Inputs(OWN, batch, fmean(lengths), joined=False)]
     timings: list[Timing] = []
     quality: list[Quality] = []
     note("timing the student")
-    with open_ways(student, texts) as ways:
+    known = [row.text for row in (*task.validation, *task.test)]
+    with open_ways(student, known, on_notice=on_notice) as ways:
         for name, batches in ((LONG, long), (OWN, own)):
             timings += _timings(name, batch, time_ways(ways, batches), ways)
         for name, way in ways.items():
@@ -100,7 +112,7 @@ def _measure(
             quality.append(Quality(name, len(rows), scores.accuracy, scores.macro_f1))
     most, furthest = timings[0].most_tokens, longest(student)
     if most is not None and furthest > most:
-        with open_ways(student, texts, furthest) as ways:
+        with open_ways(student, known, furthest) as ways:
             further = {f"{name}, reading further": way for name, way in ways.items()}
             timings += _timings(LONG, batch, time_ways(further, long), further)
     teacher = run_async(_ask_teacher(config, task, rows, long, own), "Stopped.")
