@@ -11,7 +11,7 @@ _SOURCES: Mapping[str, str] = {"nvml": "GPUs by NVML", "rapl": "processors by RA
 _HOUR_S = 3600.0
 
 
-def cost_line(cost: Cost, end: AtEnd | None = None) -> str:
+def cost_line(cost: Cost) -> str:
     """In a line; what is not known is not in it."""
     parts: list[str] = []
     if cost.money is not None:
@@ -23,8 +23,17 @@ def cost_line(cost: Cost, end: AtEnd | None = None) -> str:
         parts.append(f"no GPU; the server was busy for {cost.busy_share:.0%} of {cost.reserved_s:,.0f} s")
     if cost.kwh is not None:
         parts.append(f"{amount(cost.kwh)} kWh")
-    line = ", ".join(parts) or "nothing is counted yet"
-    return line + (f"; at the end {end_words(end)}" if end else "")
+    return ", ".join(parts) or "nothing is counted yet"
+
+
+def cost_glance(cost: Cost, end: AtEnd | None) -> str:
+    """So far and at the end, for a line that is not wide: what matters most comes first."""
+    so_far = f"{amount(cost.money)} {cost.currency}" if cost.money is not None else ""
+    if cost.gpus:
+        so_far += f"{', ' if so_far else ''}{amount(cost.reserved_gpu_s / _HOUR_S)} GPU-hours"
+    parts = [so_far, f"at the end {end_words(end)}" if end else "", f"{amount(cost.kwh)} kWh" if cost.kwh is not None else ""]
+    busy = f"servers busy {cost.busy_share:.0%}" if cost.busy_share is not None else ""
+    return "; ".join(part for part in (*parts, busy) if part)
 
 
 def end_words(end: AtEnd) -> str:
@@ -52,12 +61,12 @@ def cost_rows(cost: Cost) -> list[tuple[str, ...]]:
 
 
 def amount(value: float | None) -> str:
-    """To three digits, and no power of ten; nothing for what is not known."""
+    """To three digits or so, and no power of ten; nothing for what is not known."""
     if value is None:
         return ""
     if not value or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 1 else f"{float(f'{value:.3g}'):.10f}".rstrip("0")
+    return f"{value:.2f}" if abs(value) >= 1 else f"{float(f'{value:.3g}'):.10f}".rstrip("0")
 
 
 def _of(one: Each | None, what: Callable[[Each], float | None]) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.text import Span, Text
 
-from engine.cost_words import cost_line
+from engine.cost_words import cost_glance
 from engine.dashboard.curve import interval_bar, sparkline
 from engine.display import SHORT, bar, inert
 from engine.status import Notice, Point, Range, ScoreForecast, ServerStatus, Stage, Status, WeakClass
@@ -277,7 +277,7 @@ def _forecast(forecast: ScoreForecast) -> Text:
 
 
 def _cost(status: Status) -> list[Text]:
-    return [_line("Cost", inert(cost_line(status.cost, status.cost_at_end)))] if status.cost and status.cost.reserved_s else []
+    return [_line("Cost", inert(cost_glance(status.cost, status.cost_at_end)))] if status.cost and status.cost.reserved_s else []
 
 
 def _budget(status: Status) -> list[Text]:

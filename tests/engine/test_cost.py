@@ -2,7 +2,7 @@ import pytest
 
 from engine.config import CostConfig
 from engine.cost import Shift, at_end, reckon
-from engine.cost_words import COST_COLUMNS, amount, cost_line, cost_rows
+from engine.cost_words import COST_COLUMNS, amount, cost_glance, cost_line, cost_rows
 
 HOUR = 3600.0
 FIRST = Shift(0.0, wall_s=2 * HOUR, reserved_s=HOUR, busy_s=HOUR / 2, gpus=2)
@@ -95,7 +95,7 @@ def test_energy_goes_on_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, ""), (0.0, "0"), (1234.5, "1,234"), (1.5, "1.500"), (0.012345, "0.0123"), (0.00000004567, "0.0000000457")]
+    ("value", "words"), [(None, ""), (0.0, "0"), (1234.5, "1,234"), (1.5, "1.50"), (0.012345, "0.0123"), (0.00000004567, "0.0000000457")]
 )
 def test_amounts_have_three_digits_and_no_power_of_ten(value: float | None, words: str) -> None:
     assert amount(value) == words
@@ -113,7 +113,18 @@ def test_the_table_has_a_value_or_a_gap_under_each_heading() -> None:
 def test_the_line_says_what_is_known() -> None:
     cost = reckon((FIRST, SECOND), CostConfig(gpu_hour_price=3))
     assert cost is not None
-    assert cost_line(cost) == "12.000 USD (4.500 for the busy time alone), 4.000 GPU-hours reserved, 1.500 busy"
+    assert cost_line(cost) == "12.00 USD (4.50 for the busy time alone), 4.00 GPU-hours reserved, 1.50 busy"
     bare = reckon((Shift(0.0, HOUR, 1000.0, 250.0),), CostConfig())
     assert bare is not None
     assert cost_line(bare) == "no GPU; the server was busy for 25% of 1,000 s"
+
+
+def test_a_glance_tells_where_it_will_end() -> None:
+    prices = CostConfig(gpu_hour_price=3)
+    cost = reckon((FIRST,), prices)
+    assert cost is not None
+    end = at_end(cost, FIRST, prices, (HOUR, 2 * HOUR))
+    assert cost_glance(cost, end) == "6.00 USD, 2.00 GPU-hours; at the end 12.00 to 18.00 USD; servers busy 50%"
+    bare = reckon((Shift(0.0, HOUR, 1000.0, 250.0),), CostConfig())
+    assert bare is not None
+    assert cost_glance(bare, None) == "servers busy 25%"

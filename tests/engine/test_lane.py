@@ -1,3 +1,5 @@
+import pytest
+
 from engine.concurrency import ConcurrencyController
 from engine.lane import METRICS_MISSES, Lane, Reach
 from engine.metrics import ServerGauges
@@ -80,3 +82,21 @@ async def test_only_readings_that_fail_in_a_row_end_them() -> None:
         assert lane.shows_metrics
     await lane.read_gauges()
     assert not lane.shows_metrics
+
+
+def test_a_lane_is_busy_by_the_clock_however_much_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("engine.lane.time.monotonic", lambda: now)
+    lane = make_lane(Watched(), 8)
+    lane.sent(3)
+    now = 102.0
+    lane.sent(2)
+    now = 105.0
+    assert lane.busy_s == 5.0
+    lane.returned(5)
+    now = 200.0
+    assert lane.busy_s == 5.0
+    lane.sent(1)
+    now = 201.0
+    lane.returned(1)
+    assert lane.busy_s == 6.0

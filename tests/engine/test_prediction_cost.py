@@ -73,5 +73,5 @@ def test_the_view_has_all_of_it() -> None:
     console = Console(width=200, file=(file := StringIO()))
     console.print(prediction_cost_view(beside(CostConfig(gpu_hour_price=3.6, machine_hour_price=0.36, currency="EUR"))))
     shown = file.getvalue()
-    for words in ("64 inputs of 1,010 tokens", "EUR for 1,000", "(3 unanswered)", "20.000 x", "64 tokens", "100%", "a remark", "macro F1"):
+    for words in ("64 inputs of 1,010 tokens", "EUR for 1,000", "(3 unanswered)", "20.00 x", "64 tokens", "100%", "a remark", "macro F1"):
         assert words in shown

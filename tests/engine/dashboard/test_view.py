@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from engine.config import CostConfig
+from engine.cost import AtEnd, Shift, reckon
 from engine.dashboard import View, news
 from engine.dashboard.curve import interval_bar, sparkline
 from engine.dashboard.view import duration, lines
@@ -170,3 +172,13 @@ def test_news_for_who_has_no_terminal() -> None:
         "student 3: validation macro F1 0.900 (0.800 to 0.950), loss 0.100",
         "training: student learns round 3; round 3 of at most 10, 1,402 of 1,692 rows accepted",
     ]
+
+
+def test_cost_so_far_and_at_the_end_are_shown_once_a_server_is_up() -> None:
+    def shown(reserved_s: float) -> str:
+        prices = CostConfig(gpu_hour_price=2.0, currency="EUR")
+        cost = reckon((Shift(NOW - 3600, wall_s=3600.0, reserved_s=reserved_s, busy_s=900.0, gpus=1),), prices)
+        return draw(make_status(cost=cost, cost_at_end=AtEnd(2.5, 3.0, "EUR")))
+
+    assert "2.00 EUR, 1.00 GPU-hours; at the end 2.50 to 3.00 EUR; servers" in shown(3600.0)
+    assert "EUR" not in shown(0.0)
