@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from engine.cost_words import amount
 from engine.errors import UserError
 from engine.html_report.findings import shown
 from engine.html_report.svg import Sheet
@@ -92,4 +93,5 @@ def _environment() -> jinja2.Environment:
     )
     for write in (shown, decimal, signed, precise, percent, grouped, duration):
         environment.filters[write.__name__] = write
+    environment.filters["priced"] = amount
     return environment

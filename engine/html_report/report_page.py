@@ -86,7 +86,7 @@ def report_page(run: RunDir) -> str:
         "cost_columns": COST_COLUMNS,
         "cost_rows": cost_rows(figures.cost) if figures.cost else [],
         "cost_notes": figures.cost.notes if figures.cost else (),
-        "round_cost_rows": _round_cost_rows(found),
+        "round_costs": _round_costs(found),
         **_weakness_content(found.newest),
         **_audit_content(found),
         "config_rows": list(_settings(found.manifest.config)),
@@ -159,19 +159,27 @@ def _speed(found: Findings) -> str:
     return speed_line(flow.tokens_per_s, flow.roofline_share, flow.limited_s)
 
 
-def _round_cost_rows(found: Findings) -> list[Line]:
-    """By round; money and GPU-seconds at the rate of the whole run."""
+def _round_costs(found: Findings) -> tuple[tuple[str, ...], list[Line]]:
+    """Headings and a line a round; of GPUs and money only where the run has them. Money is by the time of the whole run."""
     cost = found.figures.cost
     accepted = {record.round: record.rows.accepted for record in found.rounds}
+    columns = ["round", "seconds reserved", "seconds busy", "busy"]
+    if cost and cost.gpus:
+        columns += ["GPU-seconds reserved", "GPU-seconds busy"]
+    if cost and cost.money is not None:
+        columns += [cost.currency, f"{cost.currency} an accepted row"]
     lines: list[Line] = []
     for times in found.round_times:
-        share = times.reserved_s / cost.wall_s if cost and cost.wall_s else None
-        money = share * cost.money if cost and cost.money is not None and share is not None else None
-        each = money / accepted[times.round] if money is not None and accepted.get(times.round) else None
-        gpu_s = (times.reserved_s * cost.gpus, times.busy_s * cost.gpus) if cost and cost.gpus else (None, None)
         busy = percent(times.busy_s / times.reserved_s) if times.reserved_s else ""
-        lines.append((times.round, *map(amount, (times.reserved_s, times.busy_s)), busy, *map(amount, (*gpu_s, money, each))))
-    return lines
+        line: list[object] = [times.round, amount(times.reserved_s), amount(times.busy_s), busy]
+        if cost and cost.gpus:
+            line += [amount(times.reserved_s * cost.gpus), amount(times.busy_s * cost.gpus)]
+        if cost and cost.money is not None:
+            money = cost.money * times.reserved_s / cost.wall_s if cost.wall_s else 0.0
+            rows = accepted.get(times.round)
+            line += [amount(money), amount(money / rows if rows else None)]
+        lines.append(tuple(line))
+    return tuple(columns), lines
 
 
 def _amount_rows(figures: RunFigures) -> list[Line]:
@@ -190,7 +198,7 @@ def _amount_rows(figures: RunFigures) -> list[Line]:
     for name, seconds in (
         ("seconds in which the teacher wrote", figures.generation_s),
         ("seconds in which the student learned", figures.train_s),
-        ("seconds of work on the run, start and all", figures.wall_s),
+        ("seconds of work on the run, but for killed processes", figures.wall_s),
     ):
         per_row = seconds / figures.rows.accepted if figures.rows.accepted else None
         lines.append((name, f"{seconds:,.1f}", "" if per_row is None else f"{per_row:.3g}", _per_point(seconds, points)))

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from engine.config import change_config
+from engine.cost import Shift, Shifts
 from engine.html_report import report_page
 from engine.html_report.report_page import SECTIONS
 from engine.html_report.svg import Sheet
 from engine.retention import Part, prune
+from engine.rundir import RunDir, write_json
 from tests.engine.html_report.builders import add_report, make_full_run
 from tests.engine.html_report.inspection import Page
 from tests.engine.html_report.undrawn import leave_undrawn
-from tests.engine.run_folders import LABELS, make_rows, make_run
+from tests.engine.run_folders import LABELS, make_config, make_manifest, make_rows, make_run
 
 HOSTILE = "<img src=x onerror=alert(1)></style><script>alert(2)</script>\u202e\x1b[2J\"'&{{ 7*7 }}" + "w" * 500 + "\ufdd0d800\uffff\ud800"
 
@@ -63,6 +66,26 @@ def test_figures_are_in_the_tables(page: Page) -> None:
     assert "teacher-model" in words
     assert "sampling.temperature 1.0" in words
     assert "class:refund" in words  # what the sample rows answer
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_cost_is_told_in_all_and_by_round(tmp_path: Path) -> None:
+    run = make_full_run(tmp_path / "run")
+    assert "GPU time, energy and money are not known" in _words(run)
+    prices = {"gpu_hour_price": 3.6, "currency": HOSTILE[:12]}
+    write_json(run.run_json, make_manifest(change_config(make_config(LABELS), {"cost": prices})))
+    write_json(run.cost, Shifts((Shift(1_700_000_000.0, 100.0, 90.0, 50.0, gpus=2), Shift(1_700_000_200.0, 50.0, 50.0, 25.0, gpus=2))))
+    told = _words(run)
+    assert "GPU-seconds reserved (2 GPU) 280 31.11" in told  # in all, and of each of nine rows
+    assert "GPU-seconds busy 150" in told
+    assert f"{HOSTILE[:12]} 0.28 0.0311" in told
+    assert "the energy is not known" in told
+    # Thirty seconds from call to call, of which seven were busy.
+    assert "1 30.00 7.00 23.3% 60.00 14.00 0.056" in told
+
+
+def _words(run: RunDir) -> str:
+    return " ".join(Page(report_page(run)).text.split())
 
 
 def test_hostile_text_is_text(tmp_path: Path) -> None:
