@@ -38,8 +38,14 @@ def _cells(line: Line) -> tuple[object, ...]:
         _times(line.times_cheaper),
         reads,
         f"{line.cut_share:.0%}",
-        "" if line.pays_after is None else f"{line.pays_after:,}",
+        _pays(line),
     )
+
+
+def _pays(line: Line) -> str:
+    if line.pays_after is not None:
+        return f"{line.pays_after:,}"
+    return "" if line.times_faster is None else "never"
 
 
 def _times(ratio: float | None) -> str:

@@ -69,6 +69,15 @@ def test_scores_stand_with_the_way_that_has_them() -> None:
     assert (teacher.macro_f1, student.macro_f1, gpu.macro_f1) == (0.65, 0.88, None)
 
 
+def test_a_student_that_saves_nothing_never_pays() -> None:
+    slow = Timing(STUDENT, "long", 64, (100.0,), gpus=0, cut_share=0.0)
+    found = set_beside(TEACHER, (TIMINGS[0], slow), (), INPUTS, CostConfig(), None, 950.0)
+    console = Console(width=200, file=(file := StringIO()))
+    console.print(prediction_cost_view(found))
+    assert found.lines[1].pays_after is None
+    assert file.getvalue().count("never") == 1
+
+
 def test_the_view_has_all_of_it() -> None:
     console = Console(width=200, file=(file := StringIO()))
     console.print(prediction_cost_view(beside(CostConfig(gpu_hour_price=3.6, machine_hour_price=0.36, currency="EUR"))))
