@@ -136,7 +136,7 @@ GOOD = '{"text": "x", "label": "a"}\n'
         ("rows.csv", "text,label\nx,a\ncafé,b\n".encode("latin-1"), "line 3 is not UTF-8 (byte 0xe9); save the file as UTF-8"),
         ("rows.jsonl", (GOOD + '{"text": "café", "label": "a"}').encode("latin-1"), "line 2 is not UTF-8 (byte 0xe9)"),
         ("rows.csv", "text,label\nx,a\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
-        ("rows.csv.gz", gzip.compress("text,label\ncafé,b\n".encode("latin-1")), "line 2 is not UTF-8"),
+        ("rows.csv.gz", gzip.compress("text,label\ncafé,b\n".encode("latin-1"), mtime=0), "line 2 is not UTF-8"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
@@ -180,8 +180,8 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
         ("rows.csv", b"\xef\xbb\xbftext,label\r\nx,a\r\n"),
         ("rows.jsonl", b"\xef\xbb\xbf" + GOOD.encode()),
         ("rows.jsonl", b"\n" + GOOD.encode() + b"\n"),
-        ("rows.csv.gz", gzip.compress(b"text,label\nx,a\n")),
-        ("rows.jsonl.gz", gzip.compress(GOOD.encode())),
+        ("rows.csv.gz", gzip.compress(b"text,label\nx,a\n", mtime=0)),
+        ("rows.jsonl.gz", gzip.compress(GOOD.encode(), mtime=0)),
         ("rows.jsonl.bz2", bz2.compress(GOOD.encode())),
         ("rows.jsonl.zst", pa.compress(GOOD.encode(), codec="zstd", asbytes=True)),
     ],
