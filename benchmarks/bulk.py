@@ -33,12 +33,12 @@ from rich.console import Console
 
 from benchmarks.engine import ROOT, scripted_server
 from benchmarks.machine import describe_machine
-from engine.display import plain_table
 from engine.rundir import RunDir
 from engine.status import read_status
 from engine.store import SCHEMAS, run_query
 from engine.store.journal import decode_records
 from engine.store.segments import read_table
+from engine.views.display import plain_table
 
 TASK = ROOT / "examples" / "quickstart" / "quickstart.toml"
 ROWS_PER_CALL = 16

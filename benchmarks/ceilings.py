@@ -2,8 +2,8 @@
 
     python -m benchmarks.ceilings --base-url URL --client httptools --requests 20000 --in-flight 64
 
-For `benchmarks.engine`, as bounds of what any client in Python can reach on the same requests, server and core. `engine.http` is the
-engine's client with its pool, limits and errors; `httptools` is a protocol of asyncio (uvloop) that writes the next request when llhttp
+For `benchmarks.engine`, as bounds of what any client in Python can reach on the same requests, server and core. `engine.teacher.http` is
+the engine's client with its pool, limits and errors; `httptools` is a protocol of asyncio (uvloop) that writes the next request when llhttp
 says that an answer is whole: no tasks, no limits, no errors. Bodies are made before the clock starts.
 """
 
@@ -22,10 +22,10 @@ import httptools
 import uvloop
 
 from benchmarks.engine_client import make_config, make_prompter, make_prompts
-from engine.http import HttpClient, Limits
-from engine.teacher import write_body
+from engine.teacher.http import HttpClient, Limits
+from engine.teacher.teacher import write_body
 
-NAMES = ("engine.http", "httptools")
+NAMES = ("engine.teacher.http", "httptools")
 PATH = "/chat/completions"
 DISTINCT_PROMPTS = 256
 """As many focuses as the engine's report has."""
@@ -103,7 +103,7 @@ async def over_httptools(base_url: str, bodies: list[bytes], in_flight: int) -> 
 
 async def measure(client: str, base_url: str, num_requests: int, in_flight: int) -> dict[str, Any]:
     bodies = make_bodies(base_url, num_requests)
-    run = {"engine.http": over_engine_http, "httptools": over_httptools}[client]
+    run = {"engine.teacher.http": over_engine_http, "httptools": over_httptools}[client]
     started, cpu_s = time.perf_counter(), time.process_time()
     answered = await run(base_url, bodies, in_flight)
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s

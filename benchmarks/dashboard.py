@@ -39,14 +39,14 @@ from benchmarks.engine import CLIENT_CORE, IN_FLIGHT, ROOT, scripted_server, spr
 from benchmarks.engine_client import make_config, make_report, make_task
 from benchmarks.machine import describe_machine
 from engine.config import RunConfig
-from engine.console_progress import run_progress
-from engine.display import plain_table
-from engine.fleet import open_fleet
 from engine.generation import open_generation
-from engine.heartbeat import keep_status
 from engine.progress import Silent
 from engine.records import Finish
 from engine.rundir import RunDir, write_json
+from engine.server.fleet import open_fleet
+from engine.views.console import run_progress
+from engine.views.display import plain_table
+from engine.watching.heartbeat import keep_status
 
 WAYS = ("dashboard", "plain", "bare")
 FIGURES = ("cpu_s_per_1k", "completions_per_s", "watching_share")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.config import TaskConfig
 from engine.records import TaskSpec
-from engine.task import load_task
+from engine.task.task import load_task
 
 SPLITS = ("train", "validation", "test")
 

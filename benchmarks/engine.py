@@ -32,7 +32,7 @@ from benchmarks import ceilings
 from benchmarks.engine_client import make_prompts
 from benchmarks.machine import describe_machine
 from benchmarks.peers.run import run_peer
-from engine.display import plain_table
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[1]
 CLIENT_CORE, SERVER_CORE = 0, 1

@@ -19,15 +19,15 @@ from typing import Any
 import uvloop
 
 from benchmarks import http_clients
-from engine import batcher
 from engine.config import RunConfig
-from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.progress import Silent
 from engine.prompting import Prompt, Prompter, rows_schema
 from engine.records import Example, Label, TaskSpec
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.rundir import RunDir
+from engine.server.fleet import open_fleet
+from engine.teacher import batcher
 from prompts import PromptLibrary
 
 LABELS = tuple(f"intent_{number:02d}" for number in range(16))

@@ -1,6 +1,7 @@
 """Other HTTP clients in the place of the engine's own, for `benchmarks.engine --http`: what each costs inside the real engine.
 
-They answer whole replies to whole requests, as `engine.http.HttpClient` does, tuned for it: one pool, no cap, no redirects, no cookies.
+They answer whole replies to whole requests, as `engine.teacher.http.HttpClient` does, tuned for it: one pool, no cap, no redirects,
+no cookies.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from engine import teacher
-from engine.http import DroppedError, HttpClient, Limits, Reply
+from engine.teacher import teacher
+from engine.teacher.http import DroppedError, HttpClient, Limits, Reply
 
 NAMES = ("own", "aiohttp", "pyreqwest")
 

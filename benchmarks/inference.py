@@ -26,9 +26,9 @@ from rich.console import Console
 from benchmarks.machine import describe_machine
 from engine.cli.students import student_folder
 from engine.config import load_config
-from engine.display import plain_table
 from engine.records import Example
-from engine.task import read_examples
+from engine.task.task import read_examples
+from engine.views.display import plain_table
 from student.data import Rows, tokenise
 from student.export import Format, export_student
 from student.hardware import Hardware, choose_hardware

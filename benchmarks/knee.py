@@ -31,19 +31,19 @@ from rich.console import Console
 
 from benchmarks.machine import describe_machine
 from benchmarks.roofline import CONFIG, make_draws
-from engine.batcher import Batcher
-from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, TeacherConfig, load_config
-from engine.display import plain_table
-from engine.endpoint import Endpoint
-from engine.fleet import open_fleet
-from engine.http import HttpClient, Limits
-from engine.lane import Lane
-from engine.metrics import parse_gauges
 from engine.progress import Silent
 from engine.records import Message, Outcome, Request, SamplingParams
 from engine.rundir import RunDir
-from engine.teacher import HttpTeacher, Teacher
+from engine.server.fleet import open_fleet
+from engine.teacher.batcher import Batcher
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.endpoint import Endpoint
+from engine.teacher.http import HttpClient, Limits
+from engine.teacher.lane import Lane
+from engine.teacher.metrics import parse_gauges
+from engine.teacher.teacher import HttpTeacher, Teacher
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[1]
 KNEES = (8, 32, 128, 500, 2000)

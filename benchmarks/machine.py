@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from engine.manifest import installed_versions
+from engine.runs.manifest import installed_versions
 
 
 def describe_machine() -> dict[str, Any]:

@@ -27,19 +27,19 @@ from rich.console import Console
 from benchmarks.knee import record_nothing
 from benchmarks.machine import describe_machine
 from benchmarks.roofline import CONFIG
-from engine.batcher import Batcher
-from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, TeacherConfig, load_config
-from engine.display import plain_table
-from engine.fleet import open_fleet
-from engine.lane import Lane
-from engine.metrics import parse_gauges
 from engine.progress import Silent
 from engine.prompting import Prompter, rows_schema
 from engine.records import Request
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.rundir import RunDir
-from engine.task import load_task
+from engine.server.fleet import open_fleet
+from engine.task.task import load_task
+from engine.teacher.batcher import Batcher
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.lane import Lane
+from engine.teacher.metrics import parse_gauges
+from engine.views.display import plain_table
 from prompts import PromptLibrary
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.machine import describe_machine
-from engine.display import plain_table
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "examples" / "quickstart" / "quickstart.toml"

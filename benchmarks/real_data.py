@@ -36,8 +36,8 @@ from torch.utils.data import Dataset
 from benchmarks.data_sets import find_data, load, missing
 from benchmarks.machine import describe_machine
 from engine.config import StudentConfig
-from engine.display import plain_table
 from engine.records import Example, TaskSpec
+from engine.views.display import plain_table
 from student.encoder import encoder_source
 from student.hardware import Hardware, choose_hardware
 from student.inference import predict

@@ -27,18 +27,18 @@ from msgspec import structs
 from rich.console import Console
 
 from benchmarks.machine import describe_machine
-from engine.batcher import Batcher
 from engine.config import EngineConfig, RunConfig, TeacherConfig, load_config
 from engine.crew import Crew
-from engine.display import plain_table
-from engine.fleet import open_fleet
-from engine.launch import plan_launch
 from engine.progress import Silent
 from engine.prompting import Prompter, rows_schema
 from engine.records import Assignment, Call, Origin, Request, RowCounts
 from engine.rundir import RunDir
+from engine.server.fleet import open_fleet
+from engine.server.launch import plan_launch
 from engine.store import Store
-from engine.task import load_task
+from engine.task.task import load_task
+from engine.teacher.batcher import Batcher
+from engine.views.display import plain_table
 from prompts import PromptLibrary
 
 ROOT = Path(__file__).parents[1]

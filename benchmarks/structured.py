@@ -31,20 +31,20 @@ from rich.console import Console
 from benchmarks.knee import record_nothing
 from benchmarks.machine import describe_machine
 from benchmarks.roofline import CONFIG
-from engine.batcher import Batcher
-from engine.concurrency import ConcurrencyController
 from engine.config import EngineConfig, RunConfig, load_config
-from engine.display import plain_table
-from engine.fleet import open_fleet
-from engine.gates import check_shape
-from engine.lane import Lane
+from engine.gates.gates import check_shape
 from engine.parsing import parse_labels, parse_rows
 from engine.progress import Silent
 from engine.prompting import Prompt, Prompter, label_schema, rows_schema
 from engine.records import Completion, FinishReason, Request, TaskSpec
 from engine.rehearsal import make_up_report
 from engine.rundir import RunDir
-from engine.task import load_task
+from engine.server.fleet import open_fleet
+from engine.task.task import load_task
+from engine.teacher.batcher import Batcher
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.lane import Lane
+from engine.views.display import plain_table
 from prompts import PromptLibrary
 
 ROOT = Path(__file__).parents[1]

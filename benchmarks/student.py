@@ -38,12 +38,12 @@ from benchmarks.data_sets import find_data, missing
 from benchmarks.machine import describe_machine
 from benchmarks.peers.environments import PeerError, last_lines, python_of
 from engine.config import RunConfig, StudentConfig
-from engine.display import plain_table
-from engine.manifest import begin
 from engine.records import Example, Origin, RoundRecord, RowCounts, Sample
 from engine.rundir import RunDir
+from engine.runs.manifest import begin
 from engine.store.schemas import pack_rounds, pack_samples
 from engine.store.segments import write_segment
+from engine.views.display import plain_table
 from student.data import Rows, tokenise
 from student.evaluation import score
 from student.hardware import Hardware, choose_hardware

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Nothing else here: `python -m engine.preflight` runs with any Python, before anything is installed.
+# Nothing else here: `python -m engine.machine.preflight` runs with any Python, before anything is installed.
 if TYPE_CHECKING:
     from engine.api import check_teacher, distil, generate, label, make_config, prepare
     from engine.bulk import BulkSummary
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from engine.prompting import open_prompter
     from engine.records import Example, Label, Rejection, Sample, Span, TaskSpec
     from engine.rundir import RunDir, open_run
+    from engine.runs.summary import Summary
     from engine.store import Store, read_calls, read_rejections, read_rounds, read_samples, run_query
     from engine.strategies import STRATEGIES, Strategy, make_strategy
-    from engine.summary import Summary
-    from engine.task import load_task
-    from engine.teacher import HttpTeacher, Teacher
+    from engine.task.task import load_task
+    from engine.teacher.teacher import HttpTeacher, Teacher
 
 _NAMES = {
     "engine.api": ("check_teacher", "distil", "generate", "label", "make_config", "prepare"),
@@ -38,9 +38,9 @@ _NAMES = {
     "engine.rundir": ("RunDir", "open_run"),
     "engine.store": ("Store", "read_calls", "read_rejections", "read_rounds", "read_samples", "run_query"),
     "engine.strategies": ("STRATEGIES", "Strategy", "make_strategy"),
-    "engine.summary": ("Summary",),
-    "engine.task": ("load_task",),
-    "engine.teacher": ("HttpTeacher", "Teacher"),
+    "engine.runs.summary": ("Summary",),
+    "engine.task.task": ("load_task",),
+    "engine.teacher.teacher": ("HttpTeacher", "Teacher"),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

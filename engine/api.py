@@ -20,24 +20,24 @@ from rich.console import Console
 
 from engine.bulk import BulkSummary, check_method, generate_rows
 from engine.config import DataConfig, LabelConfig, RunConfig, StudentConfig, TaskConfig, TeacherConfig, change_config, load_config
-from engine.console_progress import console_progress
-from engine.discovery import find_models
-from engine.endpoint import configured_endpoints
 from engine.errors import UserError
-from engine.label_codes import label_codes
-from engine.launch import check_model, choose_port
+from engine.labels.label_codes import label_codes
 from engine.loop import run_loop
-from engine.manifest import ignore
 from engine.pool_labels import PoolSummary, label_pool
 from engine.progress import Progress
-from engine.purpose import refuse_other_purpose
 from engine.records import Example, TaskKind, TaskSpec
 from engine.rehearsal import check_prompts
 from engine.rundir import RunDir, write_atomically
+from engine.runs.manifest import ignore
+from engine.runs.purpose import refuse_other_purpose
+from engine.runs.summary import Summary
+from engine.server.launch import check_model, choose_port
 from engine.strategy_config import PgkdConfig, StrategyConfig
 from engine.student_process import WORKER
-from engine.summary import Summary
-from engine.task import load_task
+from engine.task.task import load_task
+from engine.teacher.discovery import find_models
+from engine.teacher.endpoint import configured_endpoints
+from engine.views.console import console_progress
 
 T = TypeVar("T")
 

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 
 from engine.config import RunConfig
 from engine.errors import UserError
-from engine.manifest import Manifest, begin
 from engine.progress import Progress
 from engine.prompting import Prompter
-from engine.purpose import Purpose, claim, purpose_of
 from engine.records import Assignment, Finish, RoundRecord, RowCounts, TaskSpec, Totals
 from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
+from engine.runs.manifest import Manifest, begin
+from engine.runs.purpose import Purpose, claim, purpose_of
 from engine.solo import teacher_alone
 from engine.store import SCHEMAS, read_rounds, unescape
 from engine.store.segments import open_table

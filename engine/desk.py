@@ -15,7 +15,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from engine.gates import Gates, Refusal
+from engine.gates.gates import Gates, Refusal
 from engine.prompting import Prompt, Prompter
 from engine.records import (
     Assignment,

@@ -14,29 +14,29 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain, takewhile
 
-from engine.batcher import Batcher, Ceiling
-from engine.bottleneck import FlowMeter
-from engine.budget import Budget
-from engine.ceiling import make_ceilings
-from engine.collector import rare_collections
 from engine.config import RunConfig
+from engine.cost.prices import money_per_s, reserved_gpus
 from engine.crew import Crew
 from engine.desk import Desk
-from engine.fleet import Fleet
-from engine.gates import Gatekeeper, Gates
-from engine.lanes import Observed
-from engine.prices import money_per_s, reserved_gpus
+from engine.gates.gates import Gatekeeper, Gates
+from engine.gates.scripts import main_scripts
+from engine.machine.collector import rare_collections
 from engine.progress import Progress
 from engine.prompting import Prompter, open_prompter
 from engine.records import Assignment, Call, RoundRecord, TaskSpec
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
-from engine.scripts import main_scripts
+from engine.server.fleet import Fleet
+from engine.stopping.budget import Budget
 from engine.store import Store, read_rounds, read_texts, read_yields
 from engine.strategies import Strategy, make_strategy
-from engine.switchboard import Switchboard
+from engine.teacher.batcher import Batcher, Ceiling
+from engine.teacher.ceiling import make_ceilings
+from engine.teacher.lanes import Observed
+from engine.teacher.switchboard import Switchboard
 from engine.variants import Allotment
-from engine.watcher import Watcher
+from engine.watching.bottleneck import FlowMeter
+from engine.watching.watcher import Watcher
 
 
 class Generation:

@@ -16,25 +16,25 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 
 from engine.config import RunConfig
-from engine.cores import CoreShares, share_cores
-from engine.cost_meter import read_shifts
+from engine.cost.meter import read_shifts
 from engine.errors import RefluxError, StoreError
-from engine.fleet import open_fleet
 from engine.generation import open_generation
-from engine.heartbeat import keep_status
-from engine.manifest import Manifest, begin, note_server, note_work
-from engine.preflight import vllm_build
+from engine.machine.cores import CoreShares, share_cores
+from engine.machine.preflight import vllm_build
 from engine.progress import Progress
 from engine.records import Finish, TaskSpec
 from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
-from engine.scoreboard import Scoreboard
-from engine.stopping import Patience, Payoff, best_round
+from engine.runs.manifest import Manifest, begin, note_server, note_work
+from engine.runs.summary import Summary, summarize
+from engine.server.fleet import open_fleet
+from engine.stopping.stopping import Patience, Payoff, best_round
+from engine.stopping.turns import Ask, Stop, Wait, next_turn, note_asking, read_asking
 from engine.store import read_rounds
 from engine.student_process import WORKER, StudentProcess
-from engine.summary import Summary, summarize
-from engine.turns import Ask, Stop, Wait, next_turn, note_asking, read_asking
+from engine.watching.heartbeat import keep_status
+from engine.watching.scoreboard import Scoreboard
 
 
 async def run_loop(

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from engine.label_sets import LabelSetError, label_set
-from engine.marking import MarkingError, Mention, find_entities, read_inline
+from engine.labels.label_sets import LabelSetError, label_set
+from engine.labels.marking import MarkingError, Mention, find_entities, read_inline
 from engine.records import Annotation, Candidate, Marking, RejectionReason, Span
 
 _MAX_RAW_CHARS = 10_000

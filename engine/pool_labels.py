@@ -24,12 +24,9 @@ import pyarrow.compute as pc
 
 from engine.config import RunConfig
 from engine.errors import UserError
-from engine.gates import Refusal, check_shape
-from engine.label_files import check_target, writing
-from engine.manifest import begin
+from engine.gates.gates import Refusal, check_shape
 from engine.progress import Progress
 from engine.prompting import Prompt, Prompter
-from engine.purpose import Purpose, claim
 from engine.records import (
     Assignment,
     Candidate,
@@ -47,11 +44,14 @@ from engine.records import (
 from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, write_json
+from engine.runs.manifest import begin
+from engine.runs.purpose import Purpose, claim
 from engine.solo import teacher_alone
 from engine.store import read_rejections, read_rounds, read_samples
 from engine.strategies import Ask, Written
 from engine.strategies.forms import form_of
-from engine.task import pool_texts
+from engine.task.label_files import check_target, writing
+from engine.task.task import pool_texts
 
 ROUND_ROWS = 20_000
 PLACE = "pool_row"

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 import prompts
 from engine.config import LabellingConfig, RunConfig, SamplingConfig
 from engine.errors import UserError
-from engine.marking import write_inline
-from engine.panel import Panel
+from engine.labels.marking import write_inline
 from engine.records import Assignment, Marking, Message, Request, SamplingParams, Span, hash_messages
+from engine.teacher.panel import Panel
 from engine.text import readable
 from engine.variants import Allotment
 
@@ -158,7 +158,7 @@ class Prompter:
         """The request for one draw of a prompt; `writer` is asked where the prompt names no teacher, by default the first of them.
 
         The same run seed, series and draw give the same request. Draws of one series have consecutive seeds, so that equal prompts may
-        travel together (`engine.batcher`): give equal prompts neighbouring draws.
+        travel together (`engine.teacher.batcher`): give equal prompts neighbouring draws.
         """
         sampling = SamplingParams(
             temperature=self._sampling.temperature if prompt.temperature is None else prompt.temperature,

@@ -406,7 +406,7 @@ class RoundRecord:
     blocks: Mapping[str, int] = field(default_factory=dict)
     """How many rows each block of the prompt really had, e.g. `{"examples": 16, "wrong": 9}`."""
     limited_s: Mapping[str, float] = field(default_factory=dict)
-    """For how many seconds what was short, e.g. `{"compute": 2.1, "supply": 0.4}` (see `engine.bottleneck`); of that same process."""
+    """For how many seconds what was short, e.g. `{"compute": 2.1, "supply": 0.4}` (`engine.watching.bottleneck`); of that same process."""
     peak_tokens_per_s: float = 0.0
     """Output tokens at the servers' best, over two seconds."""
 

@@ -26,7 +26,7 @@ from engine.cli.helping import Commands, describe, explain, grouped
 from engine.config import RunConfig
 from engine.store import SCHEMAS
 from engine.strategy_config import METHODS
-from engine.task_file import key_notes, render_value
+from engine.task.task_file import key_notes, render_value
 
 FOLDER = Path("docs/reference")
 MADE = "<!-- Made from the code by `make docs`; changes go there, not here. -->"

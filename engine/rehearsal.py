@@ -17,7 +17,7 @@ from engine.prompting import Prompt, open_prompter
 from engine.records import Assignment, Completion, Example, FinishReason, Message, SamplingParams, Span, TaskSpec, Timings, Usage
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, WeaknessReport
 from engine.strategies import Answer, make_strategy
-from engine.task import labels_of
+from engine.task.task import labels_of
 from engine.testing.teacher import fill
 from engine.variants import DEFAULT
 from prompts import VARIANT

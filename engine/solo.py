@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from engine.config import RunConfig
-from engine.fleet import open_fleet
-from engine.gates import Gates
+from engine.gates.gates import Gates
 from engine.generation import Generation, open_generation
-from engine.heartbeat import keep_status
 from engine.loop import counted_work, single_errors
-from engine.manifest import Manifest, note_server
 from engine.progress import Progress
 from engine.prompting import Prompter
 from engine.records import RoundRecord, TaskSpec
 from engine.reports import Scores, WeaknessReport
 from engine.rundir import RunDir
+from engine.runs.manifest import Manifest, note_server
+from engine.server.fleet import open_fleet
 from engine.strategies import Strategy
+from engine.watching.heartbeat import keep_status
 
 NO_REPORT = WeaknessReport(
     round=0,

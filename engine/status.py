@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.cost import AtEnd, Cost
+from engine.cost.cost import AtEnd, Cost
 from engine.records import RowCounts
 
 FORMAT = 1
@@ -164,7 +164,7 @@ class Status:
     peak_tokens_per_s: float
     """At their best two seconds."""
     limit: str | None
-    """What was short in the last seconds, as of `engine.bottleneck.Limit`; None between rounds."""
+    """What was short in the last seconds, as of `engine.watching.bottleneck.Limit`; None between rounds."""
     waiting: int
     """Requests that wait for a place at a server."""
     servers: tuple[ServerStatus, ...]

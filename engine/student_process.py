@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 from engine.errors import StoreError, StudentError, UserError
 from engine.reports import FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json
-from engine.tether import tethered
+from engine.server.tether import tethered
 
 T = TypeVar("T", WeaknessReport, FinalReport)
 

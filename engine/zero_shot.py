@@ -14,16 +14,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.batcher import Batcher
 from engine.config import RunConfig
 from engine.errors import UserError
-from engine.fleet import open_fleet
 from engine.progress import Progress
 from engine.prompting import Prompt, Prompter, open_prompter
 from engine.records import Assignment, Completion, Outcome, TaskSpec
 from engine.rundir import RunDir
+from engine.server.fleet import open_fleet
 from engine.strategies import Answer
 from engine.strategies.labelling import Labeller
+from engine.teacher.batcher import Batcher
 
 
 @dataclass(frozen=True, slots=True)

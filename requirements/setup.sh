@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || { echo "error: $python is not installed; Reflux needs Python 3.11 to 3.13 (PYTHON=... names another)" >&2; exit 2; }
 
-"$python" -m engine.preflight .
+"$python" -m engine.machine.preflight .
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 log=.venv/setup.log
 : >"$log"

@@ -22,7 +22,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from engine.gates import comparable
+from engine.gates.gates import comparable
 from engine.records import Example, TaskKind
 from engine.reports import Audit, ClassDrift, ClassNoise, Copies, Copy, Drift, LabelNoise
 from student.diagnosis import Mined, stratum

@@ -13,13 +13,13 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from engine.config import RunConfig, restore_config
-from engine.display import inert
-from engine.endpoint import served_name
-from engine.manifest import Manifest, teacher_revision
 from engine.records import Finish, RowCounts
 from engine.reports import FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import Manifest, teacher_revision
 from engine.store import read_rounds
+from engine.teacher.endpoint import served_name
+from engine.views.display import inert
 from student.encoder import MINILM
 
 CARD = "README.md"

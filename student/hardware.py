@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from engine.errors import UserError
-from engine.processor import Processor
+from engine.machine.processor import Processor
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from engine.bad_lines import csv_delimiter
 from engine.errors import UserError
-from engine.row_files import data_files
+from engine.task.bad_lines import csv_delimiter
+from engine.task.row_files import data_files
 
 WINDOW_ROWS = 4096
 """Rows that are sorted by length together: enough that a batch pads little."""

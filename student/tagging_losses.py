@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.display import inert
+from engine.views.display import inert
 from student.bio import Tagging
 
 _SHOWN = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
-from engine.gates import comparable
+from engine.gates.gates import comparable
 from engine.reports import MinedRow, PoolRow
 
 POOL_ROWS = 20_000

@@ -32,12 +32,12 @@ import pyarrow.compute as pc
 
 from engine.config import RunConfig, restore_config
 from engine.errors import StoreError
-from engine.manifest import Manifest
 from engine.records import Example, Finish, TaskSpec
 from engine.reports import FinalReport, PoolRow, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
+from engine.runs.manifest import Manifest
 from engine.store import Evaluation, append_evaluation, read_rejections, samples_since
-from engine.task import draw_texts, load_task
+from engine.task.task import draw_texts, load_task
 from student.audit import NO_NOISE, audit
 from student.card import render_card
 from student.checkpoint import (

@@ -37,8 +37,8 @@ from scipy import stats
 from benchmarks.loop.idle import measure
 from benchmarks.loop.spans import read_span
 from benchmarks.machine import describe_machine
-from engine.display import plain_table
 from engine.rundir import RunDir
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "examples" / "quickstart" / "quickstart.toml"

@@ -14,7 +14,7 @@ from engine.config import load_config
 from engine.loop import run_loop
 from engine.progress import Silent
 from engine.rundir import RunDir
-from engine.task import load_task
+from engine.task.task import load_task
 from engine.testing.server import ScriptedServer
 
 KNEE, TOKENS_PER_S, LENGTHS = 64, 8000, (32, 128)

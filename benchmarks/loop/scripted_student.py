@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from engine.config import restore_config
-from engine.manifest import Manifest
 from engine.records import Finish
 from engine.reports import ClassScore, FinalReport, Scores, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
+from engine.runs.manifest import Manifest
 from engine.store import read_rounds
-from engine.task import load_task
+from engine.task.task import load_task
 
 POLL_S = 0.01
 

@@ -21,18 +21,18 @@ from benchmarks.methods import seed_student
 from benchmarks.methods.entries import CONFIGS, ROOT, TaskName, config_of
 from engine.api import prepare
 from engine.config import load_config
-from engine.endpoint import Endpoint, user_endpoint
 from engine.errors import RefluxError
 from engine.loop import run_loop
-from engine.manifest import Manifest, check_same
-from engine.metrics import ServerGauges, parse_gauges
 from engine.progress import Silent
-from engine.retention import Part, prune
 from engine.rundir import RunDir, read_json, write_atomically, write_json
-from engine.server import VllmServer
+from engine.runs.manifest import Manifest, check_same
+from engine.runs.retention import Part, prune
+from engine.server.server import VllmServer
 from engine.student_process import WORKER
-from engine.task import load_task, read_rows
-from engine.teacher import HttpTeacher
+from engine.task.task import load_task, read_rows
+from engine.teacher.endpoint import Endpoint, user_endpoint
+from engine.teacher.metrics import ServerGauges, parse_gauges
+from engine.teacher.teacher import HttpTeacher
 
 CACHED = "cached.json"
 """In a run's folder: what the server's prefix cache held of its prompts."""

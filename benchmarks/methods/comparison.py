@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy import stats
 
 from benchmarks.methods.entries import CONTROL
-from engine.display import plain_table
+from engine.views.display import plain_table
 
 SCORE = "macro_f1"
 _MEANS = (

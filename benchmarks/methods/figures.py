@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.methods.campaign import CACHED, Cached
 from benchmarks.methods.findings import find
 from engine.rundir import RunDir, read_json
-from engine.summary import Summary
+from engine.runs.summary import Summary
 from examples.quickstart.judge import Judge
 
 SCORES = ("accuracy", "macro_f1", "micro_f1")

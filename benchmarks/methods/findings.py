@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 from engine.config import restore_config
-from engine.gates import comparable
-from engine.manifest import Manifest
+from engine.gates.gates import comparable
 from engine.records import Example
 from engine.reports import Audit, WeaknessReport
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import Manifest
 from engine.store import read_samples, run_query
-from engine.task import load_task
+from engine.task.task import load_task
 from examples.quickstart.judge import Judge
 from student.audit import find_copies
 

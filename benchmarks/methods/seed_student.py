@@ -14,8 +14,8 @@ from pathlib import Path
 
 from engine.config import RunConfig
 from engine.errors import StudentError
-from engine.manifest import begin
 from engine.rundir import RunDir
+from engine.runs.manifest import begin
 
 
 async def make(config: RunConfig, run: RunDir) -> None:

@@ -25,9 +25,9 @@ from rich.console import Console
 
 from benchmarks.machine import describe_machine
 from benchmarks.store import layout
-from engine.display import plain_table
 from engine.rundir import RunDir
 from engine.store import compact, run_query
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[2]
 GROUP_BY = "SELECT weakness, label, count(*) AS count FROM samples GROUP BY ALL ORDER BY ALL"

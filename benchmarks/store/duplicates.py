@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchmarks.store.texts import TextSource
 from engine.config import GatesConfig
-from engine.gates import Gatekeeper, comparable
-from engine.near_duplicates import NearDuplicates
+from engine.gates.gates import Gatekeeper, comparable
+from engine.gates.near_duplicates import NearDuplicates
 from engine.records import Candidate, RejectionReason
 from engine.rundir import RunDir
 from engine.store import read_texts

@@ -28,7 +28,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.torture.audit import Faults
 from benchmarks.torture.campaign import Killed, Report, open_campaign, torture
 from benchmarks.torture.troubles import Met, can_mount, choose_troubles
-from engine.display import plain_table
+from engine.views.display import plain_table
 
 ROOT = Path(__file__).parents[2]
 KILLS_PER_RUN = 15

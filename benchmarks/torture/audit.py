@@ -23,10 +23,10 @@ from benchmarks.torture.ledger import Ledger
 from benchmarks.torture.subject import ROWS_PER_CALL, Work, digest, digest_text
 from engine.records import RejectionReason, RowCounts
 from engine.rundir import TABLES, RunDir, read_json
+from engine.runs.summary import Summary
 from engine.store import SCHEMAS, read_rounds
 from engine.store.journal import decode_records, encode_record
 from engine.store.segments import committed, covered, read_table, retry_moved
-from engine.summary import Summary
 
 _KEYS = {"samples": "id", "rejections": "id", "calls": "request_id", "prompts": "prompt_hash", "rounds": "round"}
 

@@ -19,7 +19,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.engine_client import make_report, make_task
-from engine import batcher
 from engine.cli import app, main
 from engine.cli.shell import run_async
 from engine.config import RunConfig, dump_config, restore_config
@@ -29,6 +28,7 @@ from engine.records import Completion, Outcome
 from engine.reports import FinalReport, StudentScores
 from engine.rundir import RunDir, write_json
 from engine.store import Store, compact, journal, store
+from engine.teacher import batcher
 
 ROWS_PER_CALL = 3
 SEAL_ROWS = 60

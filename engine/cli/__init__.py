@@ -15,8 +15,8 @@ import typer
 from engine.cli import bench, bulk, comparisons, init, prompts, replays, runs, students, tables, teach, watching
 from engine.cli.helping import add, make_app
 from engine.cli.shell import messages
-from engine.display import print_error
 from engine.errors import RefluxError
+from engine.views.display import print_error
 
 __all__ = ["app", "main"]
 

@@ -13,16 +13,16 @@ import typer
 
 from engine.cli.shell import Json, Run, Settings, messages, note, output, parse_settings, print_json, run_async
 from engine.config import RunConfig, change_config
-from engine.console_progress import console_progress
-from engine.cost_meter import count_gpus
+from engine.cost.meter import count_gpus
+from engine.cost.predictions import Inputs, Quality, Timing, set_beside
 from engine.errors import UserError
-from engine.manifest import Manifest, stored_config
-from engine.prediction_cost import Inputs, Quality, Timing, set_beside
-from engine.prediction_cost_view import prediction_cost_view
 from engine.records import Example, TaskSpec
-from engine.run_figures import read_figures
 from engine.rundir import open_run, read_json, write_json
-from engine.task import load_task
+from engine.runs.figures import read_figures
+from engine.runs.manifest import Manifest, stored_config
+from engine.task.task import load_task
+from engine.views.console import console_progress
+from engine.views.prediction_cost import prediction_cost_view
 from engine.zero_shot import open_zero_shot
 
 if TYPE_CHECKING:

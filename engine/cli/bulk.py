@@ -17,16 +17,16 @@ from engine.bulk import METHODS, BulkSummary, check_method, generate_rows
 from engine.cli.shell import Json, Settings, messages, note, output, parse_settings, print_json, run_async
 from engine.cli.teach import check_parts
 from engine.config import RunConfig, load_config
-from engine.console_progress import console_progress
-from engine.display import inert, plain_table, row_counts
-from engine.label_files import check_target
+from engine.machine.preflight import Machine, check_machine
 from engine.pool_labels import PoolSummary, label_pool
-from engine.preflight import Machine, check_machine
 from engine.progress import Progress, Silent
 from engine.records import RoundRecord, RowCounts, TaskSpec
-from engine.retention import Use, require
 from engine.rundir import RunDir
+from engine.runs.retention import Use, require
 from engine.store import read_rounds
+from engine.task.label_files import check_target
+from engine.views.console import console_progress
+from engine.views.display import inert, plain_table, row_counts
 
 TaskFile = Annotated[Path, typer.Argument(help="TOML file of a task: its task, teacher, sampling and gates.", metavar="TASK")]
 Endpoint = Annotated[list[str] | None, typer.Option(help="Use a server that already runs; several share the work.", metavar="URL")]

@@ -10,11 +10,11 @@ import typer
 from engine.cli.shell import HtmlOption, Json, check_html, output, print_json, say_written
 from engine.cli.students import BackendOption, rows_for, student_folder
 from engine.errors import UserError
-from engine.report_views import comparison_view
-from engine.row_files import data_files
-from engine.run_comparison import compare_runs
-from engine.run_comparison_view import run_comparison_view
 from engine.rundir import RunDir
+from engine.runs.comparison import compare_runs
+from engine.task.row_files import data_files
+from engine.views.comparison import run_comparison_view
+from engine.views.reports import comparison_view
 
 
 def compare(

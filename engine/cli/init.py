@@ -18,16 +18,16 @@ from engine.api import check_teacher
 from engine.cli.interview import Interview
 from engine.cli.shell import Json, note, output, print_json
 from engine.cli.teach import check_student
-from engine.column_guess import Guess, guess_columns
 from engine.config import StudentConfig, TeacherConfig, load_config, resolve_model
-from engine.display import inert, plain_table
 from engine.errors import UserError
 from engine.records import Example, Label
-from engine.row_split import PartName, scarce_labels, split_rows
 from engine.rundir import write_atomically
 from engine.strategy_config import METHODS
-from engine.task import find_pool, load_task, read_examples
-from engine.task_file import TaskDraft, render_task_file
+from engine.task.column_guess import Guess, guess_columns
+from engine.task.row_split import PartName, scarce_labels, split_rows
+from engine.task.task import find_pool, load_task, read_examples
+from engine.task.task_file import TaskDraft, render_task_file
+from engine.views.display import inert, plain_table
 
 MOST_DESCRIBED = 40
 """Labels whose descriptions are asked for; more are left to be written into the file."""

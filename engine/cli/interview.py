@@ -10,8 +10,8 @@ from typing import TypeVar
 from rich.prompt import Prompt
 
 from engine.cli.shell import messages, note
-from engine.display import inert
 from engine.errors import UserError
+from engine.views.display import inert
 
 T = TypeVar("T")
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from engine.cli.shell import Json, Run, Settings, messages, note, output, parse_settings, print_json, run_async
-from engine.console_progress import console_progress
-from engine.display import replayed_view, row_counts
 from engine.replay import Replayed, Wish, preview
 from engine.replay import replay as send_again
-from engine.retention import Use, require
 from engine.rundir import RunDir, open_run
+from engine.runs.retention import Use, require
+from engine.views.console import console_progress
+from engine.views.display import replayed_view, row_counts
 
 
 def replay(

@@ -13,21 +13,21 @@ from rich.console import Group
 from rich.filesize import decimal
 
 from engine.cli.shell import HtmlOption, Json, Run, check_html, note, output, print_json, say_written
-from engine.display import classes_view, cost_view, inert, plain_table, rounds_view, speed_view, summary_view
 from engine.errors import UserError
 from engine.export import Options
 from engine.export import export as export_rows
-from engine.inventory import RunInfo, list_runs
-from engine.report_views import audit_view, weakness_page
 from engine.reports import Audit, FinalReport, WeaknessReport
-from engine.retention import Part, Plan, Use, allows, freed_parts, plan
-from engine.retention import prune as prune_run
-from engine.run_figures import read_figures
 from engine.rundir import open_run, read_json
+from engine.runs.figures import read_figures
+from engine.runs.inventory import RunInfo, list_runs
+from engine.runs.retention import Part, Plan, Use, allows, freed_parts, plan
+from engine.runs.retention import prune as prune_run
+from engine.runs.summary import Summary
 from engine.store import compact as merge_segments
 from engine.store import read_rounds, run_query
-from engine.summary import Summary
-from engine.variant_report import compared, read_variants, variants_view
+from engine.views.display import classes_view, cost_view, inert, plain_table, rounds_view, speed_view, summary_view
+from engine.views.reports import audit_view, weakness_page
+from engine.views.variants import compared, read_variants, variants_view
 
 
 def runs(

@@ -16,8 +16,8 @@ import typer
 import uvloop
 from rich.console import Console
 
-from engine.display import inert, inert_json
 from engine.errors import UserError
+from engine.views.display import inert, inert_json
 
 T = TypeVar("T")
 

@@ -17,17 +17,17 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from engine.cli.shell import Json, messages, note, output, print_json, run_async
 from engine.config import restore_config
-from engine.display import plain_table
 from engine.errors import UserError
-from engine.label_set_files import read_set_examples
-from engine.manifest import Manifest
 from engine.records import Example
-from engine.report_views import scores_view
 from engine.reports import FinalReport
-from engine.row_files import data_files
 from engine.rundir import RunDir, read_json
-from engine.span_files import read_marked_examples
-from engine.task import read_column, read_examples, read_rows
+from engine.runs.manifest import Manifest
+from engine.task.label_set_files import read_set_examples
+from engine.task.row_files import data_files
+from engine.task.span_files import read_marked_examples
+from engine.task.task import read_column, read_examples, read_rows
+from engine.views.display import plain_table
+from engine.views.reports import scores_view
 
 if TYPE_CHECKING:
     from student.labelling import Tally

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import typer
 
 from engine.cli.shell import Json, Run, messages, note, output, print_json
-from engine.display import inert, inert_json, result_table, story_view
 from engine.errors import StoreError, UserError
-from engine.provenance import tell
-from engine.retention import Use, freed_parts, require
 from engine.rundir import RunDir, open_run, sync_folder
+from engine.runs.provenance import tell
+from engine.runs.retention import Use, freed_parts, require
 from engine.store import Result, open_query, stored_as_json, unescape
+from engine.views.display import inert, inert_json, result_table, story_view
 
 MAX_SHOWN = 1000
 """Rows of a table for people; its widths need all of them at once."""

@@ -11,18 +11,18 @@ import typer
 from engine.api import prepare
 from engine.cli.shell import Json, Settings, messages, note, output, parse_settings, print_json, run_async
 from engine.config import RunConfig, StudentConfig, TeacherConfig, change_config, load_config, resolve_model
-from engine.console_progress import console_progress, run_progress
-from engine.display import plain_table, summary_view
 from engine.errors import UserError
 from engine.loop import run_loop
-from engine.manifest import Manifest, check_same, stored_config
-from engine.preflight import Machine, check_machine
-from engine.purpose import refuse_other_purpose
+from engine.machine.preflight import Machine, check_machine
 from engine.records import TaskSpec
-from engine.retention import Use, freed_parts, require
 from engine.rundir import RunDir, open_run, read_json
-from engine.server import VllmServer
-from engine.summary import Summary
+from engine.runs.manifest import Manifest, check_same, stored_config
+from engine.runs.purpose import refuse_other_purpose
+from engine.runs.retention import Use, freed_parts, require
+from engine.runs.summary import Summary
+from engine.server.server import VllmServer
+from engine.views.console import console_progress, run_progress
+from engine.views.display import plain_table, summary_view
 
 
 def run(

@@ -9,12 +9,12 @@ import msgspec
 import typer
 
 from engine.cli.shell import Json, Run, messages, note, output, print_json
-from engine.dashboard import Screen, View, news
-from engine.display import summary_view
 from engine.rundir import RunDir, read_json
-from engine.standing import Observer, Standing
+from engine.runs.standing import Observer, Standing
+from engine.runs.summary import Summary
 from engine.status import Stage
-from engine.summary import Summary
+from engine.views.dashboard import Screen, View, news
+from engine.views.display import summary_view
 
 LOOK_S = 0.25
 _ENDS = {

@@ -22,10 +22,10 @@ import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from msgspec import structs
 
-from engine.endpoint import served_name
 from engine.export.rows import LABELS, PROBABILITIES, SPANS
-from engine.manifest import Manifest, teacher_revision
 from engine.records import RejectionReason, RoundRecord, RowCounts
+from engine.runs.manifest import Manifest, teacher_revision
+from engine.teacher.endpoint import served_name
 
 MEANING: Mapping[str, str] = {
     RejectionReason.SCHEMA: "no object with a text and a label, or with what else was asked for",

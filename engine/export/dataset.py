@@ -24,11 +24,11 @@ from engine.export.card import Facts, Split, render_card
 from engine.export.place import check_target, new_folder
 from engine.export.rows import RowSource, open_rows, schema
 from engine.export.shards import Format, write_shards
-from engine.manifest import Manifest
-from engine.purpose import is_done
 from engine.records import RoundRecord, TaskKind
-from engine.retention import Part, Use, freed_parts, require
 from engine.rundir import RunDir, read_json, write_atomically
+from engine.runs.manifest import Manifest
+from engine.runs.purpose import is_done
+from engine.runs.retention import Part, Use, freed_parts, require
 from engine.store import SCHEMAS, read_rounds
 from engine.store.segments import read_table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine.html_report import plots
 from engine.html_report.page import decimal, render_page, signed
 from engine.html_report.svg import Sheet
-from engine.run_comparison import RunComparison
-from engine.run_comparison_view import figure_lines, letter
+from engine.runs.comparison import RunComparison
+from engine.views.comparison import figure_lines, letter
 
 
 def comparison_page(comparison: RunComparison) -> str:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.display import inert, label_words
 from engine.html_report.timeline import Timeline, read_timeline
-from engine.manifest import Manifest
 from engine.records import RoundRecord
 from engine.reports import Audit, ClassScore, Confusion, FinalReport, WeaknessReport
-from engine.retention import freed_parts
-from engine.round_times import RoundTimes, read_round_times
-from engine.run_figures import RunFigures, read_figures
 from engine.rundir import RunDir, read_json
+from engine.runs.figures import RunFigures, read_figures
+from engine.runs.manifest import Manifest
+from engine.runs.retention import freed_parts
+from engine.runs.round_times import RoundTimes, read_round_times
 from engine.store import read_rounds, run_query, unescape
+from engine.views.display import inert, label_words
 
 MOST_WEAKNESSES = 12
 ROWS_A_WEAKNESS = 2

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from engine.cost_words import amount
+from engine.cost.words import amount
 from engine.errors import UserError
 from engine.html_report.findings import shown
 from engine.html_report.svg import Sheet

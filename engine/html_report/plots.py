@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from engine.display import SHORT
 from engine.html_report.findings import ByClass, shown
 from engine.html_report.svg import INK, MUTED, PAPER, SERIES, STYLE, Sheet
 from engine.html_report.timeline import Floats, Timeline
 from engine.records import RoundRecord
-from engine.round_times import RoundTimes
-from engine.run_comparison_view import letter
-from engine.run_figures import Point, RunFigures, Scored
+from engine.runs.figures import Point, RunFigures, Scored
+from engine.runs.round_times import RoundTimes
+from engine.views.comparison import letter
+from engine.views.display import SHORT
 
 _WIDTH = 5.0
 """In inches of 72 units, which are a little less than a phone's pixels."""

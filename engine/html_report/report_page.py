@@ -9,20 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from engine.bottleneck import combine
-from engine.cost_words import COST_COLUMNS, amount, cost_rows
-from engine.display import speed_line
+from engine.cost.words import COST_COLUMNS, amount, cost_rows
 from engine.export.card import MEANING
 from engine.html_report import plots
 from engine.html_report.findings import Findings, gather
 from engine.html_report.page import decimal, duration, grouped, percent, render_page, signed
 from engine.html_report.svg import Sheet
 from engine.records import Span
-from engine.report_views import calibration_line
 from engine.reports import MinedRow, WeaknessReport
-from engine.run_figures import RunFigures
 from engine.rundir import RunDir
-from engine.variant_report import VariantFigures, compared, read_variants
+from engine.runs.figures import RunFigures
+from engine.views.display import speed_line
+from engine.views.reports import calibration_line
+from engine.views.variants import VariantFigures, compared, read_variants
+from engine.watching.bottleneck import combine
 
 Line: TypeAlias = tuple[object, ...]
 

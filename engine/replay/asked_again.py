@@ -17,15 +17,12 @@ from itertools import groupby
 
 from msgspec import structs
 
-from engine.ceiling import make_ceilings
 from engine.config import RunConfig
 from engine.crew import Crew, Tally
 from engine.desk import Desk, Send
 from engine.errors import StoreError, UserError
-from engine.fleet import open_fleet
-from engine.gates import Gatekeeper
+from engine.gates.gates import Gatekeeper
 from engine.generation import make_batcher
-from engine.manifest import note_server
 from engine.progress import Progress
 from engine.prompting import Prompter, open_prompter
 from engine.records import Assignment, Call, Outcome, Request, RowCounts, TaskSpec
@@ -34,8 +31,11 @@ from engine.replay.fates import Fates
 from engine.replay_plan import ReplayPlan, save_plan
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import note_server
+from engine.server.fleet import open_fleet
 from engine.store import Store
 from engine.strategies import Ask, Strategy, Written, make_strategy
+from engine.teacher.ceiling import make_ceilings
 
 
 class _NotAnsweredError(Exception):

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow.compute as pc
 from msgspec.structs import replace
 
-from engine.gates import Gatekeeper
+from engine.gates.gates import Gatekeeper
 from engine.records import Call, Candidate, Completion, Origin, Rejection, RejectionReason, RowCounts, Sample, Timings, Usage
 from engine.replay.dead_letters import DeadLetters
 from engine.replay.fates import Fates

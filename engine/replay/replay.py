@@ -26,7 +26,6 @@ from engine.config import RunConfig, change_config, restore_config
 from engine.errors import UserError
 from engine.generation import make_gatekeeper
 from engine.loop import single_errors
-from engine.manifest import Manifest, is_of_machine
 from engine.progress import Progress
 from engine.records import RoundRecord, RowCounts
 from engine.replay.asked_again import AskedAgain
@@ -35,9 +34,10 @@ from engine.replay.fates import Fate, Fates
 from engine.replay.judged_again import JudgedAgain, all_accepted, as_candidate
 from engine.replay_plan import ReplayPlan, drop_plan, open_plan, save_plan
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import Manifest, is_of_machine
 from engine.store import Store, read_rounds, run_query
 from engine.strategies.forms import form_of
-from engine.task import load_task
+from engine.task.task import load_task
 
 _CHANGEABLE = ("gates.", "sampling.", "task.max_text_chars", "teacher.", "engine.")
 

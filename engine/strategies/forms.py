@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from engine.marking import list_entities, write_inline
+from engine.labels.marking import list_entities, write_inline
 from engine.parsing import parse_marked_rows, parse_rows, parse_set_rows, parse_texts
 from engine.prompting import Prompter, marked_rows_schema, rows_schema, set_rows_schema, texts_schema
 from engine.records import Annotation, Candidate, Example, Marking, RejectionReason, Span, TaskSpec
@@ -21,7 +21,7 @@ from engine.strategies.labelling import Labeller
 from engine.strategies.marker import Marker
 from engine.strategies.set_labeller import SetLabeller
 from engine.strategies.text_labeller import TextLabeller
-from engine.task import labels_of
+from engine.task.task import labels_of
 
 
 class Form(Protocol):

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from engine.label_codes import label_codes, matching, starts
+from engine.labels.label_codes import label_codes, matching, starts
+from engine.labels.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.parsing import parse_labels
 from engine.prompting import CodeForm, Opening, Prompt, Prompter, label_schema, labels_schema
 from engine.records import Annotation, Candidate, Completion, Example, RejectionReason, TaskSpec
-from engine.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
 from engine.strategies.text_labeller import TextLabeller, together

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from engine.marking import MarkingError
+from engine.labels.marking import MarkingError
 from engine.parsing import Marks, parse_marks
 from engine.prompting import Opening, Prompter, mark_schema, marks_schema
 from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from engine.records import Assignment, Example
 from engine.reports import WeaknessReport
 from engine.strategies.focus import spread
-from engine.task import labels_of
+from engine.task.task import labels_of
 
 
 def num_requests(rows_per_round: int, rows_per_call: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from engine.errors import UserError
-from engine.gates import comparable
+from engine.gates.gates import comparable
 from engine.prompting import Prompter
 from engine.records import Assignment, Candidate, TaskSpec
 from engine.reports import WeaknessReport
@@ -18,7 +18,7 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.strategy import Ask, Written
 from engine.strategy_config import PoolConfig
-from engine.task import draw_texts
+from engine.task.task import draw_texts
 
 SPARE = 2
 """Times as many rows are drawn as are asked about, as some may be empty, or of validation or test."""

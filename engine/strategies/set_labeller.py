@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from engine.label_sets import LabelSetError
+from engine.labels.label_sets import LabelSetError
 from engine.parsing import LabelSet, parse_label_sets
 from engine.prompting import Opening, Prompter, label_set_schema, label_sets_schema
 from engine.records import Annotation, Candidate, Completion, RejectionReason, TaskSpec

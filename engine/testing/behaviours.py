@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar, cast
 
-from engine.metrics import ServerGauges
+from engine.teacher.metrics import ServerGauges
 from engine.testing.token_rate import TokenRateModel
 
 Job = TypeVar("Job", bound=Hashable)

@@ -1,7 +1,7 @@
 """What a scripted teacher answers where it is asked for a code with log-probabilities: as vLLM would, without a model.
 
 Like vLLM's, the probabilities are of what the expression allows; as many tokens are told as were asked for, those that are not allowed
-at -9999. Knows the regular expressions that `engine.label_codes.matching` writes, and no others.
+at -9999. Knows the regular expressions that `engine.labels.label_codes.matching` writes, and no others.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 import uvloop
 
-from engine.metrics import ServerGauges
+from engine.teacher.metrics import ServerGauges
 from engine.testing.behaviours import Behaviours, Ending, Generation, Treatment, garble
 from engine.testing.protocol import Connection, Exchange, Question, name_draws, read_question, write_completion, write_error
 from engine.testing.scores import score

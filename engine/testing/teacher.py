@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from engine.records import Completion, FinishReason, Request, Timings, Usage
-from engine.teacher import TeacherError
+from engine.teacher.teacher import TeacherError
 from engine.testing.scores import score
 
 Reply: TypeAlias = str | Completion | TeacherError

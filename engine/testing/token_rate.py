@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from engine.metrics import METRICS, ServerGauges
+from engine.teacher.metrics import METRICS, ServerGauges
 
 EPSILON = 1e-9
 """Tokens and seconds below this are rounding: an event this near has happened."""

@@ -16,24 +16,24 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from engine.batcher import Batcher
-from engine.concurrency import ConcurrencyController
 from engine.config import RunConfig, TeacherConfig, load_config
-from engine.gates import Gatekeeper, Refusal
+from engine.gates.gates import Gatekeeper, Refusal
 from engine.generation import make_gatekeeper
-from engine.lane import Lane
 from engine.prompting import Prompt, Prompter, open_prompter
 from engine.records import Assignment, Candidate, Outcome, TaskSpec
 from engine.rehearsal import make_up_report
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir
-from engine.server import VllmServer
+from engine.server.server import VllmServer
 from engine.strategies import Answer, Strategy, Written, make_strategy
 from engine.strategies.forms import form_of
 from engine.strategies.labelling import Labelled
 from engine.strategies.marker import MarkedText
-from engine.task import load_task
-from engine.teacher import HttpTeacher
+from engine.task.task import load_task
+from engine.teacher.batcher import Batcher
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.lane import Lane
+from engine.teacher.teacher import HttpTeacher
 
 HERE = Path(__file__).parent
 TaskName: TypeAlias = Literal["classification", "ner"]

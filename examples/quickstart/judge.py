@@ -13,7 +13,7 @@ from engine.config import RunConfig, StudentConfig
 from engine.errors import UserError
 from engine.records import Example
 from engine.reports import Scores
-from engine.task import read_rows
+from engine.task.task import read_rows
 from student.hardware import choose_hardware
 from student.kinds import kind_of
 from student.model import new_student, save_student

@@ -23,7 +23,7 @@ from judge import Judge, make_judge
 from lessons import read_rows
 
 from engine.config import load_config
-from engine.gates import comparable
+from engine.gates.gates import comparable
 from engine.records import Completion, Example
 from engine.strategies import Answer
 from engine.strategies.labelling import Labelled

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from lessons import HERE, Lesson, LessonMaker, MarkedRow
 
 from engine.config import load_config
-from engine.label_codes import label_codes
-from engine.marking import write_inline
+from engine.labels.label_codes import label_codes
+from engine.labels.marking import write_inline
 from engine.records import Example, Label, Span, TaskSpec
 from engine.reports import ClassScore, MinedRow, Scores, WeaknessReport
 from engine.strategies.attributes import draw_profiles

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import ceilings
 from benchmarks.engine import write_prompts
 from benchmarks.engine_client import make_config, measure
-from engine import batcher
+from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 
 

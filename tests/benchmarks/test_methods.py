@@ -18,10 +18,10 @@ from benchmarks.methods.comparison import paired, show, summarise
 from benchmarks.methods.entries import CONTROL, ENTRIES, MORE, ROUNDS, TASKS, TaskName, config_of, names_for, rows_per_round
 from benchmarks.methods.figures import figures
 from benchmarks.methods.findings import aim, balance
-from engine.endpoint import user_endpoint
 from engine.reports import ClassScore, Scores, WeaknessReport
 from engine.rundir import RunDir, read_json
 from engine.store import read_rejections, read_samples
+from engine.teacher.endpoint import user_endpoint
 from engine.testing.server import ScriptedServer
 from student.worker import work
 from tests.engine import fake_student

@@ -9,7 +9,7 @@ from benchmarks.store.__main__ import WANTED, measure, show
 from benchmarks.store.duplicates import ALTERATIONS, measure_accuracy
 from benchmarks.store.layout import CANDIDATES
 from benchmarks.store.texts import TextSource
-from engine.gates import comparable
+from engine.gates.gates import comparable
 
 ROWS = 20_000
 

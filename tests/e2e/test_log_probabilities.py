@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from engine.config import TeacherConfig
-from engine.label_codes import label_codes, matching
+from engine.labels.label_codes import label_codes, matching
+from engine.labels.soft_labels import read_tables
 from engine.records import Message, Request, SamplingParams
-from engine.server import VllmServer
-from engine.soft_labels import read_tables
-from engine.teacher import HttpTeacher
+from engine.server.server import VllmServer
+from engine.teacher.teacher import HttpTeacher
 
 TEACHER = Path(__file__).parents[2] / "examples" / "quickstart" / "teacher"
 CODES = label_codes(150, 20)

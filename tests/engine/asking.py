@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from engine.concurrency import ConcurrencyController
-from engine.lane import Lane
 from engine.prompting import rows_schema
 from engine.records import Completion, FailureReason, FinishReason, Message, Outcome, Request, SamplingParams, Timings, Usage
-from engine.teacher import Teacher, TeacherError
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.lane import Lane
+from engine.teacher.teacher import Teacher, TeacherError
 from engine.testing.teacher import Reply, Script, ScriptedTeacher
 
 LABELS = ("card_lost", "card_stolen")

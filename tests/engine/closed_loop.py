@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from engine.concurrency import OBSERVE_S, READ_METRICS_S, ConcurrencyController, Observation
-from engine.metrics import ServerGauges
+from engine.teacher.concurrency import OBSERVE_S, READ_METRICS_S, ConcurrencyController, Observation
+from engine.teacher.metrics import ServerGauges
 from engine.testing.token_rate import TokenRateModel
 
 PROMPT_TOKENS = 100

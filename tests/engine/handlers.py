@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from engine.endpoint import Endpoint
+from engine.teacher.endpoint import Endpoint
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig, dump_config
-from engine.manifest import Manifest
 from engine.records import Finish, Rejection, RejectionReason, RoundRecord, RowCounts, Sample
 from engine.rundir import RunDir, write_json
+from engine.runs.manifest import Manifest
 from engine.store.schemas import pack_calls, pack_evaluations, pack_prompts, pack_rejections, pack_rounds, pack_samples
 from engine.store.segments import write_segment
 from tests.engine.store.builders import make_call, make_evaluation, make_origin, make_request

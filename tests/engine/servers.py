@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from engine.config import TeacherConfig
-from engine.launch import Device
-from engine.orphans import MARK, Owner
-from engine.server import VllmServer, ignore
+from engine.server.launch import Device
+from engine.server.orphans import MARK, Owner
+from engine.server.server import VllmServer, ignore
 from tests.engine import fake_vllm
 
 PROGRAM = (sys.executable, "-I", fake_vllm.__file__)

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from engine.config import DataConfig, GatesConfig, LabelConfig, RunConfig, TaskConfig, TeacherConfig
 from engine.export import Options, export
-from engine.gates import Gatekeeper, comparable
-from engine.manifest import begin
+from engine.gates.gates import Gatekeeper, comparable
+from engine.gates.scripts import main_scripts
 from engine.progress import Silent
 from engine.records import Candidate, Example, Label, RejectionReason, Request, TaskSpec
 from engine.rehearsal import make_up_report
 from engine.rundir import RunDir
-from engine.scripts import main_scripts
+from engine.runs.manifest import begin
 from engine.store import open_query, read_samples, unescape
-from engine.task import read_examples
+from engine.task.task import read_examples
 from engine.testing.teacher import ScriptedTeacher, write_rows
 from tests.engine.strategies.schooling import generating
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from engine import batcher, bulk
+from engine import bulk
 from engine.bulk import BulkSummary, Quotas, allot, generate_rows, reason_to_stop, shares
 from engine.cli import app
 from engine.config import RunConfig
@@ -29,6 +29,7 @@ from engine.solo import NO_REPORT
 from engine.store import read_rounds, read_samples
 from engine.strategies import make_strategy
 from engine.strategy_config import AttrpromptConfig, ZerogenConfig
+from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
 from tests.engine.test_loop import make_config as make_run_config

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from engine.cli import app
 from engine.config import RunConfig, load_config
 from engine.errors import UserError
-from engine.manifest import begin
 from engine.rundir import RunDir
+from engine.runs.manifest import begin
 
 ROWS = [{"text": f"{word} {label} text", "label": label} for word in ("first", "second", "third") for label in ("a", "b")]
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from engine.cli import app, runs
 from engine.errors import UserError
-from engine.retention import Part, freed_parts
 from engine.rundir import RunDir
+from engine.runs.retention import Part, freed_parts
 from tests.engine.run_folders import LABELS, finish_run, make_config, make_rows, make_run
 
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from engine.cli import app, tables
 from engine.errors import UserError
-from engine.manifest import Manifest
 from engine.records import RowCounts
 from engine.rundir import RunDir, write_json
+from engine.runs.manifest import Manifest
 from engine.store import Store, unescape
 from tests.engine.store.builders import add_row, make_call, make_completion, make_rejection, make_round, make_run, make_sample
 

@@ -14,8 +14,8 @@ from engine.cli import app, watching
 from engine.errors import UserError
 from engine.rundir import RunDir
 from engine.status import Notice, Point, Stage, Status, write_status
-from tests.engine.dashboard.statuses import NOW, beating, make_status
 from tests.engine.run_folders import LABELS, finish_run, make_rows, make_run
+from tests.engine.views.dashboard.statuses import NOW, beating, make_status
 
 
 @pytest.fixture

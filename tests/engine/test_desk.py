@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.config import PgkdConfig, SamplingConfig
 from engine.desk import Desk
-from engine.gates import Gatekeeper
+from engine.gates.gates import Gatekeeper
 from engine.parsing import parse_rows
 from engine.prompting import Prompt, Prompter, rows_schema
 from engine.records import (

@@ -22,10 +22,10 @@ from engine.errors import StoreError, UserError
 from engine.export import Options, dataset, export, rows, shards
 from engine.export.card import COLUMNS, MEANING, code, licence_of, quoted, size_category
 from engine.records import Annotation, RejectionReason, Span
-from engine.retention import Part, prune
 from engine.rundir import RunDir
+from engine.runs.retention import Part, prune
 from engine.store import SCHEMAS
-from engine.task import read_examples
+from engine.task.task import read_examples
 from tests.engine.run_folders import LABELS, add_rows, finish_run, make_config, make_rows, make_run
 
 HOSTILE = (

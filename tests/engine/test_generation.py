@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from engine import lanes
-from engine.concurrency import ConcurrencyController, Observation
 from engine.config import DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
 from engine.crew import SPARE
 from engine.errors import ServerError
-from engine.fleet import Fleet
 from engine.generation import Generation, open_generation
-from engine.lane import Lane
 from engine.progress import Silent
 from engine.records import Request, RowCounts
 from engine.rundir import RunDir
+from engine.server.fleet import Fleet
 from engine.store import connect, read_rounds, read_samples
-from engine.teacher import Teacher
+from engine.teacher import lanes
+from engine.teacher.concurrency import ConcurrencyController, Observation
+from engine.teacher.lane import Lane
+from engine.teacher.teacher import Teacher
 from engine.testing.teacher import ScriptedTeacher, write_rows
 from tests.engine.asking import Gates, Watched, make_lane, settle
 from tests.engine.builders import LABELS, make_report, make_task
@@ -150,7 +150,7 @@ async def test_the_users_ceilings_are_kept(tmp_path: Path, monkeypatch: pytest.M
             self.num_acquired += 1
 
     throttlers: list[Throttler] = []
-    monkeypatch.setattr("engine.ceiling.Throttler", Throttler)
+    monkeypatch.setattr("engine.teacher.ceiling.Throttler", Throttler)
     async with generating(tmp_path, ScriptedTeacher(write_rows), make_config(**{setting: 5})) as generation:
         await generation.ask_round(1, make_report(), Silent())
         posts = generation.batcher.statistics().posts

@@ -17,7 +17,7 @@ import pytest
 
 from engine.config import PgkdConfig, SamplingConfig
 from engine.desk import Desk
-from engine.gates import Gatekeeper
+from engine.gates.gates import Gatekeeper
 from engine.prompting import Prompter
 from engine.records import Assignment, Call, Completion, FinishReason, Outcome, Rejection, Request, RowCounts, Sample, Timings, Usage
 from engine.rundir import RunDir

@@ -18,15 +18,15 @@ import pytest
 
 from engine import loop
 from engine.config import RunConfig
-from engine.gates import comparable
-from engine.manifest import Manifest
+from engine.gates.gates import comparable
 from engine.progress import Silent
 from engine.prompting import LOCAL
 from engine.records import Example, Finish, TaskSpec
 from engine.reports import FinalReport, MinedRow, Scores, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import Manifest
+from engine.runs.summary import Summary
 from engine.store import connect, read_rejections, read_rounds, read_samples, unescape
-from engine.summary import Summary
 from engine.testing import server as scripted
 from engine.testing.server import ScriptedServer
 from tests.engine.strategies.schooling import TAUGHT, make_config, make_task, report_on

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from engine import batcher
 from engine.config import BudgetConfig, DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
 from engine.errors import ServerError, StudentError, UserError
 from engine.loop import run_loop
-from engine.manifest import Manifest
 from engine.progress import Silent
 from engine.records import RoundRecord, RowCounts
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import Manifest
+from engine.runs.summary import Summary
 from engine.store import connect, read_rounds, read_samples
-from engine.summary import Summary
+from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from engine import batcher, lanes, teacher
-from engine.concurrency import ConcurrencyController
 from engine.config import (
     DataConfig,
     EngineConfig,
@@ -22,15 +20,17 @@ from engine.config import (
     TaskConfig,
     TeacherConfig,
 )
-from engine.endpoint import Endpoint
-from engine.fleet import Fleet
 from engine.generation import open_generation
-from engine.lane import Lane, Reach
 from engine.progress import Silent
 from engine.records import FailureReason, RowCounts
 from engine.rundir import RunDir
+from engine.server.fleet import Fleet
 from engine.store import connect
-from engine.teacher import HttpTeacher
+from engine.teacher import batcher, lanes, teacher
+from engine.teacher.concurrency import ConcurrencyController
+from engine.teacher.endpoint import Endpoint
+from engine.teacher.lane import Lane, Reach
+from engine.teacher.teacher import HttpTeacher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_report, make_task
 

@@ -16,10 +16,10 @@ from engine.progress import Silent
 from engine.records import Finish, RowCounts
 from engine.reports import FinalReport, Scores, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
+from engine.runs.summary import Summary
+from engine.stopping.turns import Asking
 from engine.store import connect, read_rounds, read_samples
-from engine.summary import Summary
 from engine.testing.server import ScriptedServer
-from engine.turns import Asking
 from tests.engine.builders import make_report, make_task
 from tests.engine.test_loop import make_config, run_once
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.marking import MarkingError
+from engine.labels.marking import MarkingError
 from engine.parsing import parse_labels, parse_marked_rows, parse_marks, parse_rows, parse_strings, parse_texts
 from engine.records import RejectionReason, Span
 

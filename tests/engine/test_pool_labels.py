@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from engine import batcher, pool_labels
+from engine import pool_labels
 from engine.cli import app
 from engine.config import LabellingConfig, RunConfig
 from engine.errors import UserError
@@ -21,7 +21,8 @@ from engine.records import RowCounts
 from engine.rundir import RunDir
 from engine.store import read_rounds
 from engine.strategy_config import PoolConfig
-from engine.task import find_pool
+from engine.task.task import find_pool
+from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
 from tests.engine.test_loop import make_config as make_run_config

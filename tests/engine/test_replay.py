@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from engine import batcher
 from engine.config import (
     DataConfig,
     GatesConfig,
@@ -23,10 +22,8 @@ from engine.config import (
     change_config,
 )
 from engine.errors import ServerError, UserError
-from engine.fleet import Fleet
 from engine.generation import open_generation
 from engine.loop import run_loop
-from engine.manifest import begin
 from engine.progress import Silent
 from engine.records import Candidate, Completion, Example, Failure, Finish, FinishReason, Request, RowCounts, Timings, Usage
 from engine.replay import Replayed, Wish, asked_again, preview, replay
@@ -34,10 +31,13 @@ from engine.replay.dead_letters import find_dead_letters
 from engine.replay.fates import Fate
 from engine.replay_plan import open_plan
 from engine.rundir import RunDir, write_json
+from engine.runs.manifest import begin
+from engine.server.fleet import Fleet
 from engine.store import Store, read_calls, read_rejections, read_rounds, read_samples
 from engine.strategies.forms import LabelForm
-from engine.task import load_task
-from engine.teacher import TeacherError
+from engine.task.task import load_task
+from engine.teacher import batcher
+from engine.teacher.teacher import TeacherError
 from engine.testing.server import ScriptedServer
 from engine.testing.teacher import Reply, Script, ScriptedTeacher
 from tests.engine.asking import make_lane, refused

@@ -11,13 +11,13 @@ import pytest
 
 from engine.config import RunConfig
 from engine.errors import RefluxError, UserError
-from engine.fleet import open_fleet
 from engine.generation import open_generation
 from engine.loop import single_errors
 from engine.progress import Silent
 from engine.records import Example, Label, Pool, RejectionReason, RoundRecord, RowCounts, Sample, TaskSpec
 from engine.rehearsal import make_up_report
 from engine.rundir import RunDir
+from engine.server.fleet import open_fleet
 from engine.store import connect, read_samples
 from engine.testing.server import ScriptedServer
 from tests.engine.strategies.schooling import make_config

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from engine.status import FORMAT, read_status, write_status
-from tests.engine.dashboard.statuses import make_status
+from tests.engine.views.dashboard.statuses import make_status
 
 
 def test_a_status_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -20,18 +20,18 @@ from typer.testing import CliRunner
 from engine.cli import app
 from engine.config import RunConfig, VariantsConfig, dump_config, load_config, restore_config
 from engine.errors import UserError
-from engine.manifest import begin
 from engine.progress import Silent
 from engine.prompting import Prompter, open_library
 from engine.records import Assignment, Request, TaskSpec
 from engine.rehearsal import check_prompts
 from engine.reports import Scores
 from engine.rundir import RunDir
+from engine.runs.manifest import begin
 from engine.store import Evaluation, append_evaluation, connect, read_samples, read_yields, run_query
 from engine.store.views import named_views
 from engine.testing.teacher import ScriptedTeacher, write_rows
-from engine.variant_report import compared, read_variants
 from engine.variants import MAX_BLOCK, Allotment, Yield, variant_of
+from engine.views.variants import compared, read_variants
 from tests.engine.strategies.schooling import generating, make_config, make_task, report_on, teach
 
 NAMES = ("pgkd/generate@11111111", "pgkd/generate:short@22222222", "pgkd/generate:stern@33333333")

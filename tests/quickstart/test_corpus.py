@@ -21,7 +21,7 @@ from method_lessons import MethodLessons
 from split import SIZES, split
 
 from engine.config import load_config
-from engine.task import load_task
+from engine.task.task import load_task
 
 CORPUS = read_corpus()
 SPLITS = {name: read_rows(HERE / "data" / f"{name}.jsonl") for name in ("teacher", *SIZES)}

@@ -13,8 +13,8 @@ from lessons import HERE, Lesson, read_rows
 from method_lessons import LATER_TURNS, SHARES, TAUGHT, MethodLessons
 
 from engine.config import load_config
-from engine.label_codes import label_codes
-from engine.marking import read_inline
+from engine.labels.label_codes import label_codes
+from engine.labels.marking import read_inline
 from engine.parsing import parse_labels, parse_marked_rows, parse_marks, parse_rows, parse_strings, parse_texts
 from engine.prompting import (
     label_schema,

@@ -13,12 +13,12 @@ from judge import Judge
 from lessons import HERE, read_rows
 from measure_teacher import calibration_error, label_figures, mark_figures, masked, method_figures, prompt_figures, write_card
 
-from engine.batcher import Batcher
-from engine.gates import Refusal
+from engine.gates.gates import Refusal
 from engine.prompting import CodeForm, Prompt, rows_schema
 from engine.records import Annotation, Candidate, Completion, Example, FinishReason, Outcome, RejectionReason, Span, Timings, Usage
 from engine.reports import Scores
 from engine.strategies import Answer
+from engine.teacher.batcher import Batcher
 from engine.testing.teacher import ScriptedTeacher
 from tests.engine.asking import make_lane, make_request
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from engine.config import RunConfig
-from engine.manifest import begin
 from engine.records import Example, Finish, Origin, RoundRecord, RowCounts, Sample
 from engine.rundir import RunDir, write_json
+from engine.runs.manifest import begin
 from engine.store.schemas import pack_rounds, pack_samples
 from engine.store.segments import write_segment
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from engine.gates import comparable
-from engine.near_duplicates import sketch
+from engine.gates.gates import comparable
+from engine.gates.near_duplicates import sketch
 from engine.records import Example
 from engine.reports import MinedRow
 from student.audit import audit, estimate_noise, find_copies, measure_drift

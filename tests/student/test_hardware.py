@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.processor import Processor
+from engine.machine.processor import Processor
 from student.hardware import choose_hardware
 
 

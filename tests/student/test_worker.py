@@ -23,14 +23,14 @@ import student.worker
 from engine.cli import app
 from engine.config import RunConfig, change_config
 from engine.errors import StoreError, UserError
-from engine.manifest import Manifest
 from engine.records import Finish, Rejection, RejectionReason
 from engine.reports import Audit, FinalReport, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
+from engine.runs.manifest import Manifest
+from engine.runs.summary import summarize
 from engine.store import connect, read_rounds
 from engine.store.schemas import pack_rejections
 from engine.store.segments import write_segment
-from engine.summary import summarize
 from student.checkpoint import checkpoint_rounds, load_checkpoint
 from student.data import Rows, tokenise
 from student.mined import MinedLog

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.config import change_config
-from engine.cost import Shift, Shifts
+from engine.cost.cost import Shift, Shifts
 from engine.html_report import report_page
 from engine.html_report.report_page import SECTIONS
 from engine.html_report.svg import Sheet
-from engine.retention import Part, prune
 from engine.rundir import RunDir, write_json
+from engine.runs.retention import Part, prune
 from tests.engine.html_report.builders import add_report, make_full_run
 from tests.engine.html_report.inspection import Page
 from tests.engine.html_report.undrawn import leave_undrawn

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import DataConfig, GatesConfig, LabelConfig, RunConfig, TaskConfig, TeacherConfig
-from engine.fleet import Fleet
 from engine.generation import Generation, open_generation
 from engine.progress import Silent
 from engine.records import Example, Label, Pool, RoundRecord, TaskSpec
 from engine.reports import ClassScore, Confusion, MinedRow, PoolRow, Scores, WeaknessReport
 from engine.rundir import RunDir
+from engine.server.fleet import Fleet
 from engine.store import read_samples
 from engine.strategies import STRATEGIES
-from engine.teacher import Teacher
+from engine.teacher.teacher import Teacher
 from tests.engine.asking import make_lane
 
 LABELS: tuple[str, ...] = ('cancel "now"', "umtauschen: Größe/Farbe", "追跡")

@@ -22,7 +22,7 @@ from engine.reports import MinedRow, PoolRow, WeaknessReport
 from engine.strategies import STRATEGIES, Answer, Strategy, Written
 from engine.strategies.attributes import draw_profiles
 from engine.strategies.eda import split, vary
-from engine.task import draw_texts
+from engine.task.task import draw_texts
 from engine.testing.teacher import fill
 from prompts import PromptLibrary
 from tests.engine.builders import make_report

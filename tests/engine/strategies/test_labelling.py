@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.label_codes import label_codes
+from engine.labels.label_codes import label_codes
 from engine.prompting import Prompt, open_prompter
 from engine.records import (
     Alternative,

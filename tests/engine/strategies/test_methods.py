@@ -10,15 +10,15 @@ import pytest
 
 from engine.config import RunConfig
 from engine.loop import run_loop
-from engine.manifest import begin
 from engine.progress import Silent
 from engine.prompting import LOCAL
 from engine.records import Request, RowCounts
 from engine.rundir import RunDir, read_json
+from engine.runs.manifest import begin
+from engine.runs.summary import Summary
 from engine.store import connect, read_samples
 from engine.strategies import STRATEGIES
 from engine.strategy_config import METHODS
-from engine.summary import Summary
 from engine.testing.server import ScriptedServer
 from engine.testing.teacher import ScriptedTeacher, answer, write_rows
 from tests.engine import builders, fake_student

@@ -15,7 +15,6 @@ import pytest
 from pydantic import ValidationError
 
 from engine.config import LabellingConfig, SamplingConfig
-from engine.panel import Panel
 from engine.prompting import Prompt, Prompter
 from engine.records import Annotation, Candidate, Completion, FinishReason, RejectionReason, Request, RowCounts, Timings, Usage
 from engine.rehearsal import as_text, make_up_report, rehearse
@@ -25,6 +24,7 @@ from engine.store import connect, read_samples
 from engine.strategies import Answer
 from engine.strategies.focus import Focus
 from engine.strategies.forms import form_of
+from engine.teacher.panel import Panel
 from engine.testing.teacher import ScriptedTeacher, write_rows
 from prompts import FOLDER, PromptLibrary
 from tests.engine.strategies.label_sets import make_set_config, make_set_task, report_on_sets

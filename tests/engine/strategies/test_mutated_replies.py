@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from engine.config import SamplingConfig
 from engine.desk import Desk
-from engine.gates import Gatekeeper
-from engine.marking import check_spans
+from engine.gates.gates import Gatekeeper
+from engine.labels.marking import check_spans
 from engine.parsing import (
     parse_label_sets,
     parse_labels,

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from engine.config import LabellingConfig, SamplingConfig
-from engine.marking import check_spans
-from engine.panel import Panel
+from engine.labels.marking import check_spans
 from engine.prompting import Prompt, Prompter
 from engine.records import (
     Annotation,
@@ -36,6 +35,7 @@ from engine.store import connect, read_samples
 from engine.strategies import Answer
 from engine.strategies.focus import Focus, choose_focuses, resting
 from engine.strategies.forms import form_of
+from engine.teacher.panel import Panel
 from engine.testing.teacher import ScriptedTeacher, write_rows
 from prompts import FOLDER, PromptLibrary
 from tests.engine.strategies.schooling import HELD_OUT, TAUGHT, teach

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.metrics import parse_gauges
 from engine.prompting import label_schema, rows_schema
+from engine.teacher.metrics import parse_gauges
 from engine.testing.protocol import MAX_AHEAD, Connection, Exchange
 from engine.testing.server import ScriptedServer
 

@@ -16,7 +16,7 @@ from engine.prompting import (
     texts_schema,
 )
 from engine.records import Marking, Span
-from engine.teacher import TeacherError
+from engine.teacher.teacher import TeacherError
 from engine.testing.teacher import ScriptedTeacher, rows_for, write_rows
 from tests.engine.asking import LABELS, make_completion, make_request, refused
 

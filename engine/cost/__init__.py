@@ -1,0 +1,1 @@
+"""What a run costs: GPUs by time, kWh, money, and what predictions cost afterwards."""

@@ -1,7 +1,0 @@
-"""A run at a glance, on a terminal: `View` draws a Status, a `Screen` keeps it drawn, a `Dashboard` is a Progress on a screen."""
-
-from engine.dashboard.lines import news
-from engine.dashboard.screen import Dashboard, Screen
-from engine.dashboard.view import View
-
-__all__ = ["Dashboard", "Screen", "View", "news"]

@@ -1,0 +1,1 @@
+"""Whether a row of a teacher may enter the samples."""

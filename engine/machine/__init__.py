@@ -1,0 +1,1 @@
+"""What this machine has: processor, GPUs, energy counters, and whether it suffices."""

@@ -1,0 +1,1 @@
+"""What a run is about: the task, and the real rows that people bring in files."""
