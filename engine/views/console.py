@@ -44,11 +44,22 @@ def console_progress(console: Console) -> Generator[Progress]:
 
 
 class _Lines(Silent):
-    """Plain lines for what is worth keeping in a log: rounds, reports, notices."""
+    """Plain lines for what is worth keeping in a log: rounds, reports, notices, and what goes on before the first of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.perf_counter()
+        self._is_starting = True
+        self._phase = ""
+
+    def phase(self, text: str) -> None:
+        # A server takes minutes to start, in which a log would say nothing; later, rounds and reports say it.
+        if self._is_starting and text != self._phase:
+            self._print(Text(text))
+        self._phase = text
+
+    def round_started(self, round: int, num_rows: int) -> None:
+        self._is_starting = False
 
     def notice(self, text: str) -> None:
         self._print(Text(f"note: {text}"))
@@ -96,7 +107,9 @@ class _Live(Silent):
 
 def _round_line(record: RoundRecord) -> Text:
     rate = record.completion_tokens / record.generation_s if record.generation_s else 0.0
-    return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s")
+    # Only where the teacher is ahead of the student: in lock-step it goes without saying.
+    asked_by = f", asked by report {record.report}" if record.report != record.round - 1 else ""
+    return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s{asked_by}")
 
 
 def _report_line(report: WeaknessReport) -> Text:
