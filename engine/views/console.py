@@ -51,6 +51,7 @@ class _Lines(Silent):
         self._started = time.perf_counter()
         self._is_starting = True
         self._phase = ""
+        self._has_student = False
 
     def phase(self, text: str) -> None:
         # A server takes minutes to start, in which a log would say nothing; later, rounds and reports say it.
@@ -65,9 +66,10 @@ class _Lines(Silent):
         self._print(Text(f"note: {text}"))
 
     def round_done(self, record: RoundRecord) -> None:
-        self._print(_round_line(record))
+        self._print(_round_line(record, has_student=self._has_student))
 
     def reported(self, report: WeaknessReport) -> None:
+        self._has_student = True
         self._print(_report_line(report))
 
     def _print(self, text: Text) -> None:
@@ -83,6 +85,7 @@ class _Live(Silent):
         self._bars = bars
         self._bar = bars.add_task("starting", total=None, rows="")
         self._rows = RowCounts()
+        self._has_student = False
 
     def phase(self, text: str) -> None:
         self._bars.reset(self._bar, total=None, description=inert(text).plain, rows="")
@@ -99,16 +102,17 @@ class _Live(Silent):
         self._bars.update(self._bar, completed=self._rows.requested, rows=f"{self._rows.accepted} of {self._rows.requested} rows accepted")
 
     def round_done(self, record: RoundRecord) -> None:
-        self._console.print(_round_line(record), highlight=False)
+        self._console.print(_round_line(record, has_student=self._has_student), highlight=False)
 
     def reported(self, report: WeaknessReport) -> None:
+        self._has_student = True
         self._console.print(_report_line(report), highlight=False)
 
 
-def _round_line(record: RoundRecord) -> Text:
+def _round_line(record: RoundRecord, *, has_student: bool) -> Text:
     rate = record.completion_tokens / record.generation_s if record.generation_s else 0.0
-    # Only where the teacher is ahead of the student: in lock-step it goes without saying.
-    asked_by = f", asked by report {record.report}" if record.report != record.round - 1 else ""
+    # In lock-step it goes without saying.
+    asked_by = f", asked by report {record.report}" if has_student and record.is_ahead else ""
     return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s{asked_by}")
 
 

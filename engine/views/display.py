@@ -146,7 +146,7 @@ def rounds_view(rounds: Sequence[RoundRecord], reports: Sequence[WeaknessReport]
     """The run by round, with the student's validation score after it: none where it learns the round with a later one, or has not yet."""
     records = {record.round: record for record in rounds}
     told = {report.round: report for report in reports}
-    is_ahead = any(record.report != record.round - 1 for record in rounds)
+    is_ahead = bool(reports) and any(record.is_ahead for record in rounds)
     lines: list[Sequence[object]] = []
     for round in sorted(records.keys() | told.keys()):
         record, report = records.get(round), told.get(round)
