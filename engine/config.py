@@ -473,6 +473,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
         raise UserError(f"{path}: {error.strerror}; give the TOML file of a run") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    _leave_out_other_methods_keys(content, (overrides or {}).get("strategy.type"))
     for key, value in (overrides or {}).items():
         _set(content, key, value)
     try:
@@ -501,6 +502,18 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
 
 def restore_config(content: Mapping[str, Any]) -> RunConfig:
     return RunConfig.model_validate(content)
+
+
+def _leave_out_other_methods_keys(content: dict[str, Any], method: object) -> None:
+    """Where another method than the file's is asked for: what the file's knows and the other does not. So one file serves all methods,
+    and a key that neither knows is still an error.
+    """
+    strategy = content.get("strategy")
+    if method not in METHODS or not isinstance(strategy, dict):
+        return
+    own, other = METHODS.get(str(strategy.get("type", "pgkd"))), METHODS[str(method)]
+    for key in [key for key in strategy if own and key in own.model_fields and key not in other.model_fields]:
+        del strategy[key]
 
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:

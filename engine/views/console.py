@@ -69,7 +69,7 @@ class _Lines(Silent):
         self._print(_round_line(record, has_student=self._has_student))
 
     def reported(self, report: WeaknessReport) -> None:
-        self._has_student = True
+        self._has_student, self._is_starting = True, False
         self._print(_report_line(report))
 
     def _print(self, text: Text) -> None:
