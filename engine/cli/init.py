@@ -35,6 +35,15 @@ FEW_ROWS = 5
 """Validation rows of a label below which its score is mostly luck."""
 MOST_LABELS = 1000
 """More are no labels, but another column."""
+SMALL_ENCODER: Mapping[str, int | float] = {
+    "batch_size": 32,
+    "epochs": 3,
+    "patience": 2,
+    "min_steps": 12,
+    "learning_rate": 1e-4,
+    "head_learning_rate": 1e-2,
+}
+"""As in the quickstart, for MiniLM. By the published settings it has hardly begun to learn after thirty epochs of a few rows."""
 PARTS: tuple[PartName, ...] = ("seed", "validation", "test")
 METHOD_WORDS = {
     "hybrid": "the student's weaknesses steer the teacher; texts are labelled in a request of their own",
@@ -130,7 +139,7 @@ def init(
         data=keys,
         teacher={"model": place.model(model), **({"endpoint": endpoint} if endpoint else {})},
         strategy=strategy,
-        student={"encoder": place.model(student)},
+        student={"encoder": place.model(student), **(SMALL_ENCODER if student == "minilm" else {})},
     )
     files = place.write(draft, rows)
     notes = rows.notes

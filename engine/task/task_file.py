@@ -61,7 +61,7 @@ class TaskDraft:
     """Keys of DataConfig."""
     teacher: Mapping[str, str | Sequence[str]]
     strategy: Mapping[str, str | int]
-    student: Mapping[str, str]
+    student: Mapping[str, str | int | float]
 
 
 def render_task_file(draft: TaskDraft) -> str:

@@ -62,6 +62,7 @@ def test_one_file_becomes_three_and_the_task_file_loads(tmp_path: Path) -> None:
     assert (config.name, config.strategy.type, config.strategy.rows_per_round) == ("shop", "hybrid", 64)
     assert (config.task.data.text_column, config.task.data.label_column) == ("utterance", "intent")
     assert [(label.name, label.description) for label in task.labels] == [("cancel", "stop it"), ("change", ""), ("track", "")]
+    assert (config.student.encoder, config.student.learning_rate, config.student.min_steps) == ("minilm", 1e-4, 12)
     assert written["next"] == f"reflux run {tmp_path / 'shop.toml'}"
     assert any("2 of 3 labels have no description" in note for note in written["notes"])
 
