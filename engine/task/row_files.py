@@ -200,8 +200,8 @@ def _check_columns(file: Path, schema: pa.Schema, columns: Columns) -> None:
             near = difflib.get_close_matches(name, [found.strip() for found in schema.names], n=1)
             hint = f" ({near[0]!r} is near)" if near else ""
             raise UserError(
-                f"{file}: no column {name!r}; it has {there}{hint}; expected {', '.join(columns.names)}. Which columns are read, says "
-                "[task.data] of the task file (text_column, label_column and others), or a flag (--text-column)"
+                f"{file}: no column {name!r}; it has {there}{hint}; expected {', '.join(columns.names)}, which [task.data] of a task file "
+                "says (text_column, label_column and others), or a flag of `reflux init`"
             )
         if schema.names.count(name) > 1:
             raise UserError(f"{file}: the column {name!r} is there {schema.names.count(name)} times; it has {there}")

@@ -122,7 +122,9 @@ def speed_line(tokens_per_s: float, roofline_share: float, limited_s: Mapping[st
     whole = sum(limited_s.values())
     shares = [(limit, seconds / whole) for limit, seconds in limited_s.items() if whole and seconds / whole >= 0.1]
     reasons = ", ".join(f"{SHORT.get(limit, limit)} {share:.0%}" for limit, share in shares)
-    rate = f"{tokens_per_s:,.0f} tokens/s, {roofline_share:.0%} of the servers' best two seconds"
+    # Rounds that took less than two seconds know of no best.
+    share = f", {roofline_share:.0%} of the servers' best two seconds" if roofline_share else ""
+    rate = f"{tokens_per_s:,.0f} tokens/s{share}"
     return f"{rate}; limited by {reasons}" if reasons else rate
 
 
