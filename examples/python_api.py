@@ -80,9 +80,9 @@ def count_rows(folder: Path) -> list[dict[str, object]]:
 
 # %% All of it
 if __name__ == "__main__":
-    if sys.argv[1:] and sys.argv[1].startswith("http"):  # in a notebook others stand there
-        ENDPOINT, MODEL = sys.argv[1:3]
-    teacher = engine.TeacherConfig(model=MODEL, endpoint=ENDPOINT)
+    given = sys.argv[1:3] if sys.argv[1:] and sys.argv[1].startswith("http") else None  # in a notebook others stand there
+    endpoint, model = given or (ENDPOINT, MODEL)
+    teacher = engine.TeacherConfig(model=model, endpoint=endpoint)
     for row in write_rows(teacher, FOLDER)[:5]:
         print(f"{row.label}: {row.text}")
     teach(teacher, FOLDER)
