@@ -48,7 +48,7 @@ rows_per_call = 3
 [gates]
 near_duplicates = false
 [engine]
-concurrency = 2
+concurrency = 1
 [loop]
 max_staleness = 1
 """)
@@ -61,7 +61,7 @@ async def test_killed_in_the_middle_of_a_round_the_same_command_goes_on_with_it(
     killed_at: int, reported_meanwhile: bool, tmp_path: Path
 ) -> None:
     """Round 2 is asked while the student learns round 1. Whether the report on that is there when the engine comes back makes no difference
-    to what round 2 answers.
+    to what round 2 answers. One request is in flight, so that none arrives behind the one that the kill comes with.
     """
     run, gates = RunDir(tmp_path / "run"), tmp_path / "gates"
     gates.mkdir()
