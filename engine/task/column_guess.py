@@ -40,7 +40,7 @@ def guess_columns(path: Path) -> Guess:
         raise UserError(f"{path}: a column with texts and one with labels are needed; it has {', '.join(names) or 'none that could be'}")
     batch = next(iter(read_batches(file, Columns((), tuple(names)))), None)
     if batch is None:
-        raise UserError(f"{path}: no rows")
+        raise UserError(f"{path}: no rows; expected one at least, with a text and its label")
     values: dict[str, list[str]] = {name: [value for value in batch.column(name).to_pylist() if value] for name in names}
     text = _by_name(names, TEXT_NAMES) or _longest(values)
     rest = [name for name in names if name != text]
@@ -60,6 +60,8 @@ def _longest(values: dict[str, list[str]]) -> str | None:
 
 
 def _only_repeating(values: dict[str, list[str]]) -> str | None:
-    """The one column that has at least two values, and these many times."""
+    """The one column that has at least two values, and these many times; where no other is left, one with a single value."""
+    if len(values) == 1 and all(len(set(column)) == 1 for column in values.values()):
+        return next(iter(values))
     repeating = [name for name, column in values.items() if 2 <= len(Counter(column)) <= _LABEL_SHARE * len(column)]
     return repeating[0] if len(repeating) == 1 else None

@@ -199,7 +199,10 @@ def _check_columns(file: Path, schema: pa.Schema, columns: Columns) -> None:
         if name not in schema.names:
             near = difflib.get_close_matches(name, [found.strip() for found in schema.names], n=1)
             hint = f" ({near[0]!r} is near)" if near else ""
-            raise UserError(f"{file}: no column {name!r}; it has {there}{hint}; expected {', '.join(columns.names)}")
+            raise UserError(
+                f"{file}: no column {name!r}; it has {there}{hint}; expected {', '.join(columns.names)}, which [task.data] of a task file "
+                "says (text_column, label_column and others), or a flag of `reflux init`"
+            )
         if schema.names.count(name) > 1:
             raise UserError(f"{file}: the column {name!r} is there {schema.names.count(name)} times; it has {there}")
         kind = schema.field(name).type
@@ -269,6 +272,8 @@ def _explained(file: Path, columns: Columns) -> Generator[None]:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{file}: cannot be read: {error.strerror}") from None
         if file.is_file() and file.stat().st_size == 0:
-            raise UserError(f"{file}: the file is empty") from None
+            raise UserError(
+                f"{file}: the file is empty; expected a row at least, in a .csv behind a line with the columns' names"
+            ) from None
         where = find_bad_line(file, columns.names)
         raise UserError(f"{file}: {where or f'not a readable {file.suffix} file: {str(error).splitlines()[0]}'}") from None

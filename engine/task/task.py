@@ -72,14 +72,17 @@ def read_examples(
         pairs = (pair for batch in read_batches(file, columns) for pair in zip(*map(_values, batch.columns), strict=True))
         for number, (text, label) in enumerate(pairs, start=1):
             if not text or not text.strip():
-                raise UserError(f"{file}: row {number} has no text")
+                raise UserError(f"{file}: row {number} has no text; give it one, or leave the row out")
             if not label:
-                raise UserError(f"{file}: row {number} has no label")
+                raise UserError(f"{file}: row {number} has no label; give it one, or leave the row out")
             if label_names is not None and label not in label_names:
-                raise UserError(f"{file}: row {number} has the unknown label {label!r}; the task's labels are {_shown(label_names)}")
+                raise UserError(
+                    f"{file}: row {number} has the unknown label {label!r}; the task's labels are {_shown(label_names)}. Correct the row "
+                    "or leave it out; a further label needs rows in the seed, too, from which the student learns it"
+                )
             rows.append(Example(text, label))
     if not rows:
-        raise UserError(f"{path}: no rows")
+        raise UserError(f"{path}: no rows; expected one at least, with a text and its label")
     return rows
 
 

@@ -45,17 +45,8 @@ _OFFERED: Mapping[str, tuple[str, ...]] = {
     "engine": ("concurrency", "requests_per_second"),
 }
 """Keys that are shown at their defaults where nothing else is said, by section; there are more."""
-_PLAIN: Mapping[str, str] = {
-    "type": f"The method of teaching, one of {', '.join(METHODS)}.",
-    "rounds": "At most this many rounds.",
-    "rows_per_round": "Rows that the teacher is asked for in a round.",
-    "temperature": "Of the teacher's draws: the higher, the more they differ, and the more of them are wrong.",
-    "top_p": "Tokens are drawn from the likeliest ones that have this probability together.",
-    "batch_size": "Rows in one step of the student's training.",
-    "learning_rate": "Of the student's encoder, at its highest.",
-    "device": "Where the student learns; auto takes a GPU if there is one.",
-}
-"""For keys that are plain to who reads the code, and have no docstring there."""
+_INSTEAD: Mapping[str, str] = {"type": f"The method of teaching, one of {', '.join(METHODS)}."}
+"""Of what the docstring says, or where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +61,15 @@ class TaskDraft:
     """Keys of DataConfig."""
     teacher: Mapping[str, str | Sequence[str]]
     strategy: Mapping[str, str | int]
-    student: Mapping[str, str]
+    student: Mapping[str, str | int | float]
 
 
 def render_task_file(draft: TaskDraft) -> str:
     """The text of the file."""
     lines = [
         "# A task for Reflux, written by `reflux init`. `reflux run FILE` trains a student; `reflux generate FILE` only writes rows.",
-        "# Keys behind a # are at their defaults: take the # away to change one. Paths are relative to this file.",
+        "# Keys behind a # are at their defaults: take the # away to change one. `None` is a key that is left out. Paths are relative",
+        "# to this file.",
         "",
         *_keys(RunConfig, {"name": draft.name, "seed": draft.seed}, ()),
         "",
@@ -107,7 +99,7 @@ def render_task_file(draft: TaskDraft) -> str:
 
 def _keys(section: type[BaseModel], values: Mapping[str, Any], offered: Sequence[str]) -> Iterator[str]:
     """A section's keys, those that are set first, each below what it does."""
-    notes = {**_PLAIN, **key_notes(section)}
+    notes = {**key_notes(section), **_INSTEAD}
     for name, value in values.items():
         yield from _comment(notes.get(name, ""), section, name)
         yield f"{name} = {render_value(value)}"

@@ -44,19 +44,32 @@ def console_progress(console: Console) -> Generator[Progress]:
 
 
 class _Lines(Silent):
-    """Plain lines for what is worth keeping in a log: rounds, reports, notices."""
+    """Plain lines for what is worth keeping in a log: rounds, reports, notices, and what goes on before the first of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.perf_counter()
+        self._is_starting = True
+        self._phase = ""
+        self._has_student = False
+
+    def phase(self, text: str) -> None:
+        # A server takes minutes to start, in which a log would say nothing; later, rounds and reports say it.
+        if self._is_starting and text != self._phase:
+            self._print(Text(text))
+        self._phase = text
+
+    def round_started(self, round: int, num_rows: int) -> None:
+        self._is_starting = False
 
     def notice(self, text: str) -> None:
         self._print(Text(f"note: {text}"))
 
     def round_done(self, record: RoundRecord) -> None:
-        self._print(_round_line(record))
+        self._print(_round_line(record, has_student=self._has_student))
 
     def reported(self, report: WeaknessReport) -> None:
+        self._has_student, self._is_starting = True, False
         self._print(_report_line(report))
 
     def _print(self, text: Text) -> None:
@@ -72,6 +85,7 @@ class _Live(Silent):
         self._bars = bars
         self._bar = bars.add_task("starting", total=None, rows="")
         self._rows = RowCounts()
+        self._has_student = False
 
     def phase(self, text: str) -> None:
         self._bars.reset(self._bar, total=None, description=inert(text).plain, rows="")
@@ -88,15 +102,18 @@ class _Live(Silent):
         self._bars.update(self._bar, completed=self._rows.requested, rows=f"{self._rows.accepted} of {self._rows.requested} rows accepted")
 
     def round_done(self, record: RoundRecord) -> None:
-        self._console.print(_round_line(record), highlight=False)
+        self._console.print(_round_line(record, has_student=self._has_student), highlight=False)
 
     def reported(self, report: WeaknessReport) -> None:
+        self._has_student = True
         self._console.print(_report_line(report), highlight=False)
 
 
-def _round_line(record: RoundRecord) -> Text:
+def _round_line(record: RoundRecord, *, has_student: bool) -> Text:
     rate = record.completion_tokens / record.generation_s if record.generation_s else 0.0
-    return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s")
+    # In lock-step it goes without saying.
+    asked_by = f", asked by report {record.report}" if has_student and record.is_ahead else ""
+    return Text(f"round {record.round}: {row_counts(record.rows)}; {record.generation_s:.1f} s, {rate:.0f} tokens/s{asked_by}")
 
 
 def _report_line(report: WeaknessReport) -> Text:

@@ -122,7 +122,9 @@ def speed_line(tokens_per_s: float, roofline_share: float, limited_s: Mapping[st
     whole = sum(limited_s.values())
     shares = [(limit, seconds / whole) for limit, seconds in limited_s.items() if whole and seconds / whole >= 0.1]
     reasons = ", ".join(f"{SHORT.get(limit, limit)} {share:.0%}" for limit, share in shares)
-    rate = f"{tokens_per_s:,.0f} tokens/s, {roofline_share:.0%} of the servers' best two seconds"
+    # Rounds that took less than two seconds know of no best.
+    share = f", {roofline_share:.0%} of the servers' best two seconds" if roofline_share else ""
+    rate = f"{tokens_per_s:,.0f} tokens/s{share}"
     return f"{rate}; limited by {reasons}" if reasons else rate
 
 
@@ -143,29 +145,19 @@ def row_counts(rows: RowCounts) -> str:
 
 
 def rounds_view(rounds: Sequence[RoundRecord], reports: Sequence[WeaknessReport]) -> Table:
-    """The run by round, with the student's validation score after it."""
-    by_round = {record.round: record for record in rounds}
+    """The run by round, with the student's validation score after it: none where it learns the round with a later one, or has not yet."""
+    records = {record.round: record for record in rounds}
+    told = {report.round: report for report in reports}
+    is_ahead = bool(reports) and any(record.is_ahead for record in rounds)
     lines: list[Sequence[object]] = []
-    for report in reports:
-        record = by_round.get(report.round)
+    for round in sorted(records.keys() | told.keys()):
+        record, report = records.get(round), told.get(round)
         counts = record.rows if record else RowCounts()
-        tokens = record.completion_tokens if record else 0
-        lines.append(
-            (
-                report.round,
-                counts.requested,
-                counts.accepted,
-                counts.rejected,
-                counts.failed,
-                tokens,
-                report.num_train_rows,
-                report.loss,
-                report.scores.macro_f1,
-                bar(report.scores.macro_f1),
-            )
-        )
-    columns = ("round", "asked", "accepted", "rejected", "failed", "tokens", "train rows", "val. loss", "val. macro F1", "")
-    return plain_table(columns, lines, title="By round")
+        asked = (counts.requested, counts.accepted, counts.rejected, counts.failed, record.completion_tokens if record else 0)
+        learned = (report.num_train_rows, report.loss, report.scores.macro_f1, bar(report.scores.macro_f1)) if report else (None,) * 4
+        lines.append((round, *([record and record.report] if is_ahead else []), *asked, *learned))
+    columns = ("asked", "accepted", "rejected", "failed", "tokens", "train rows", "val. loss", "val. macro F1", "")
+    return plain_table(("round", *(["by report"] if is_ahead else []), *columns), lines, title="By round")
 
 
 def classes_view(final: FinalReport) -> Table:

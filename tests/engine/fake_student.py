@@ -1,8 +1,9 @@
 """A student worker without a model: keeps the protocol of the run directory, and reports ever better scores.
 
-python fake_student.py [--die-at ROUND] [--complain MESSAGE] [--at-once] [--kills NUMBER] RUN
+python fake_student.py [--die-at ROUND] [--complain MESSAGE] [--at-once] [--kills NUMBER] [--gates FOLDER] RUN
 
-With --kills, so many such processes are killed when they would report on a round.
+With --kills, so many such processes are killed when they would report on a round. With --gates, a report is held back by the named pipe in
+FOLDER that is named for its round, where there is one, until somebody opens it for writing.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--complain")
     parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--gates", type=Path)
     parser.add_argument("run", type=Path)
     options = parser.parse_args()
     if options.complain:
@@ -61,6 +63,8 @@ def main() -> None:
             if round and (number := len(list(run.logs.glob("killed-*")))) < options.kills:
                 (run.logs / f"killed-{number}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if options.gates and (gate := options.gates / str(round)).exists():
+                gate.open().close()
             write_json(run.report(round), make_report(run, round))
         elif run.finish.exists():
             finish = read_json(run.finish, Finish)

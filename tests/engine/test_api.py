@@ -62,7 +62,10 @@ async def test_the_example_runs_where_a_loop_runs_already(
     summary = python_api.teach(teacher, tmp_path)
     assert len(rows) >= 30
     assert summary.rounds == 2
-    assert "all 30 rows are there" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "all 30 rows are there" in told
+    assert "student 0: macro F1 0.50 on validation after 6 rows" in told
+    assert sum(int(str(count["rows"])) for count in python_api.count_rows(tmp_path)) == summary.rows.accepted
     # The same calls find everything done.
     assert python_api.write_rows(teacher, tmp_path) == rows
 

@@ -34,6 +34,18 @@ def test_defaults_are_those_of_the_paper(tmp_path: Path) -> None:
     assert (config.student.batch_size, config.student.epochs, config.student.learning_rate, config.student.patience) == (64, 30, 2e-5, 5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_of_one_method_serves_the_others_too(method: str, tmp_path: Path) -> None:
+    """What only its own method knows is left out; what both know is kept."""
+    path = write_config(tmp_path, f'{MINIMAL}[strategy]\ntype = "hybrid"\nrows_per_round = 64\nmistakes = 2\nlabelling = "separate"\n')
+    config = load_config(path, {"strategy.type": method, "task.data.pool": "pool.csv"})
+    assert config.strategy.type == method
+    assert config.strategy.rows_per_round == (0 if method == "seed_only" else 64)
+    path.write_text(path.read_text().replace("mistakes", "mistaeks"))
+    with pytest.raises(UserError, match=r"unknown key 'strategy\.mistaeks'"):
+        load_config(path, {"strategy.type": method, "task.data.pool": "pool.csv"})
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "teacher").mkdir()
     config = load_config(write_config(tmp_path))

@@ -62,8 +62,19 @@ def test_one_file_becomes_three_and_the_task_file_loads(tmp_path: Path) -> None:
     assert (config.name, config.strategy.type, config.strategy.rows_per_round) == ("shop", "hybrid", 64)
     assert (config.task.data.text_column, config.task.data.label_column) == ("utterance", "intent")
     assert [(label.name, label.description) for label in task.labels] == [("cancel", "stop it"), ("change", ""), ("track", "")]
+    assert (config.student.encoder, config.student.learning_rate, config.student.min_steps) == ("minilm", 1e-4, 12)
     assert written["next"] == f"reflux run {tmp_path / 'shop.toml'}"
     assert any("2 of 3 labels have no description" in note for note in written["notes"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [("billing", "all rows have the label 'billing'.*name another column with --label-column"), (None, "no rows")]
+)
+def test_rows_of_one_label_or_none_are_no_task(tmp_path: Path, rows: str | None, message: str) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("Message,Department\n" + "".join(f"number {number} of mails,{rows}\n" for number in range(9) if rows))
+    with pytest.raises(UserError, match=message):
+        init(tmp_path, *with_teacher(data))
 
 
 def test_hostile_labels_read_back_equal(tmp_path: Path) -> None:
@@ -87,7 +98,7 @@ def test_what_is_there_is_written_over_only_by_force(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "rows.csv")
     init(tmp_path, *with_teacher(data))
     before = (tmp_path / "shop.toml").read_text()
-    with pytest.raises(UserError, match="is there already; --force writes over it"):
+    with pytest.raises(UserError, match=r"there already: .*; --force writes over that"):
         init(tmp_path, *with_teacher(data), "--method", "pgkd")
     assert (tmp_path / "shop.toml").read_text() == before
     init(tmp_path, *with_teacher(data), "--method", "pgkd", "--force")

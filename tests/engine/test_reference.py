@@ -49,6 +49,12 @@ def test_every_key_of_every_section_and_method_is_there() -> None:
         assert all(f"| `{name}` |" in part for name in config.model_fields), method
 
 
+def test_every_key_has_words_of_its_own() -> None:
+    """But `type`, which chooses the method whose section says what it is."""
+    silent = [line for line in pages()["configuration.md"].splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert [line for line in silent if not line.startswith("| `type` |")] == [], "say what it is, in a docstring below the key"
+
+
 def test_every_column_of_every_table_is_there() -> None:
     parts = re.split(r"^## ", pages()["tables.md"], flags=re.MULTILINE)[1:]
     assert [part.split()[0] for part in parts] == [*SCHEMAS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.cli import app
-from engine.config import StudentConfig
+from engine.config import StudentConfig, change_config
 from engine.errors import UserError
 from student.export import Exported
 from student.model import new_student, save_student
@@ -44,6 +45,18 @@ def test_predict_writes_parquet_and_says_what_was_odd(exported: Exported, tmp_pa
     assert "1 of 4 texts are longer than the 24 tokens" in result.stderr
     assert "1 texts are empty" in result.stderr
     assert "1 rows could not be labelled" in result.stderr
+
+
+def test_a_run_s_student_reads_the_columns_of_its_run(trained: Path, tmp_path: Path) -> None:
+    config = change_config(make_config(tmp_path, trained), {"task.data.text_column": "message", "task.data.label_column": "topic"})
+    run = make_run(tmp_path / "run", config)
+    shutil.copytree(trained, run.final_student)
+    (tmp_path / "in.csv").write_text("n,message,topic\n1,the apple,fruit\n2,the saw,tool\n")
+    predicted = invoke("predict", run.root, tmp_path / "in.csv", "--out", tmp_path / "out.jsonl")
+    assert predicted.exit_code == 0, predicted.exception
+    assert [json.loads(line)["message"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["the apple", "the saw"]
+    scored = invoke("evaluate", run.root, tmp_path / "in.csv", "--json")
+    assert json.loads(scored.stdout)["scores"]["num_rows"] == 2, scored.exception
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,17 @@ def test_cost_is_told_in_all_and_by_round(tmp_path: Path) -> None:
     assert "1 30.00 7.00 23.3% 60.00 14.00 0.056" in told
 
 
+@pytest.mark.usefixtures("_undrawn")
+def test_a_round_that_was_learned_with_a_later_one_is_told_too(tmp_path: Path) -> None:
+    found = Page(report_page(make_full_run(tmp_path / "run", together=(2,))))
+    told = " ".join(found.text.split())
+    assert "By round round by report macro F1 on validation" in told
+    assert "2 1 6 3 50.0% 4 4,000 1,000 8.0 s 3 1 0.800" in told, "asked by the report on round 1, as round 3 was; and without a score"
+    assert "teacher writes 24.0 s in all, student learns 19.0 s in all" in "\n".join(found.plots)
+    assert "the run took less than both together" in told
+    assert "by report" not in _words(make_full_run(tmp_path / "lock-step"))
+
+
 def _words(run: RunDir) -> str:
     return " ".join(Page(report_page(run)).text.split())
 

@@ -1,11 +1,16 @@
+from io import StringIO
+
+import pytest
 from rich.console import Console
 
-from engine.records import RowCounts
-from engine.views.display import bar, inert, plain_table, print_error, row_counts
+from engine.records import RoundRecord, RowCounts
+from engine.views.console import console_progress
+from engine.views.display import bar, inert, plain_table, print_error, rounds_view, row_counts
+from tests.engine.builders import make_report
 
 
-def render(what: object) -> str:
-    console = Console(width=100, force_terminal=True, color_system=None, legacy_windows=False)
+def render(what: object, width: int = 100) -> str:
+    console = Console(width=width, force_terminal=True, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(what)
     return capture.get()
@@ -47,3 +52,32 @@ def test_tables_set_numbers_to_the_right() -> None:
 def test_counts_say_where_every_row_went() -> None:
     assert row_counts(RowCounts(10, 7, 2, 1)) == "10 asked = 7 accepted + 2 rejected + 1 failed"
     assert row_counts(RowCounts(10, 7, 2, 1, surplus=3)).endswith("(and 3 not asked for)")
+
+
+def test_the_run_by_round_lists_rounds_that_were_learned_together_and_what_they_answered() -> None:
+    counts = RowCounts(requested=8, accepted=7, rejected=1)
+    rounds = [RoundRecord(round, report, 1, 1, counts, 10, 5, 1.0) for round, report in ((1, 0), (2, 0), (3, 1))]
+    lines = render(rounds_view(rounds, [make_report(0), make_report(1), make_report(3)]), 140).splitlines()
+    assert lines[1].split()[:4] == ["round", "by", "report", "asked"]
+    assert lines[4].split() == ["2", "0", "8", "7", "1", "0", "5"]
+    assert lines[5].split()[:7] == ["3", "1", "8", "7", "1", "0", "5"]
+    assert lines[5].split()[9] == "0.500"
+    assert "by report" not in render(rounds_view(rounds[:1], [make_report(0)]), 140), "in lock-step it goes without saying"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_line_of_a_round_says_which_report_it_answers_where_that_is_not_the_last(is_terminal: bool) -> None:
+    file = StringIO()
+    with console_progress(Console(file=file, width=200, force_terminal=is_terminal)) as progress:
+        progress.phase("looking for a server")
+        progress.round_done(RoundRecord(5, 0, 1, 1, RowCounts(), 10, 5, 1.0))  # without a student, as in `reflux generate`
+        progress.reported(make_report(0))
+        progress.round_started(1, 8)
+        progress.phase("teacher writes round 1")
+        for round, report in ((1, 0), (2, 0)):
+            progress.round_done(RoundRecord(round, report, 1, 1, RowCounts(), 10, 5, 1.0))
+    told = file.getvalue()
+    assert told.count("asked by report") == told.count("tokens/s, asked by report 0") == 1
+    if not is_terminal:
+        assert "looking for a server" in told, "a log tells what goes on before the first round"
+        assert "teacher writes round 1" not in told

@@ -98,3 +98,4 @@ def test_every_limit_has_words() -> None:
         "1,234 tokens/s, 50% of the servers' best two seconds; limited by the server's computing 84%, "
         "too few requests (rounds that begin and end) 14%"
     )
+    assert speed_line(1234.5, 0.0, {}) == "1,234 tokens/s", "of rounds shorter than what the best is measured over"
