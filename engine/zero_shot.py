@@ -22,6 +22,7 @@ from engine.records import Assignment, Completion, Outcome, TaskSpec
 from engine.rundir import RunDir
 from engine.server.fleet import open_fleet
 from engine.strategies import Answer
+from engine.strategies.forms import form_of
 from engine.strategies.labelling import Labeller
 from engine.teacher.batcher import Batcher
 
@@ -42,7 +43,7 @@ class ZeroShot:
     """A teacher at its server."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter, batcher: Batcher) -> None:
-        self._labeller = Labeller(task, prompter)
+        self._labeller = Labeller(task, prompter, form_of(task).values)
         self._prompter = prompter
         self._batcher = batcher
         self._asked = 0

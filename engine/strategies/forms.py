@@ -88,7 +88,7 @@ class LabelForm:
         return row.label == focus.labels[0] != row.predicted and focus.labels[1:] in ((), (row.predicted,))
 
     def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
-        return Labeller(self._task, prompter)
+        return Labeller(self._task, prompter, self.values)
 
 
 class SetForm:

@@ -11,25 +11,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from engine.labels.label_codes import label_codes, matching, starts
 from engine.labels.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.parsing import parse_labels
-from engine.prompting import CodeForm, Opening, Prompt, Prompter, label_schema, labels_schema
+from engine.prompting import CodeForm, Prompt, Prompter, label_schema, labels_schema
 from engine.records import Annotation, Candidate, Completion, Example, RejectionReason, TaskSpec
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller, together
+from engine.strategies.text_labeller import TEMPERATURE, TextLabeller, together
 
 ONE = "labelling/label"
 SEVERAL = "labelling/batch"
 CODE = "labelling/code"
-TEMPERATURE = 0.0
-"""The likeliest label, not a draw."""
 MAX_FURTHER = 8
 """Calls about one text beyond the first. Each is two or three tokens behind a prompt that the server has in its cache."""
 MAX_MISSING = 0.5
@@ -55,13 +53,9 @@ class Labelled(NamedTuple):
 class Labeller(TextLabeller[Labelled]):
     """Asks for one label a text, with what each label means. The prompts of a run differ in their texts only."""
 
-    def __init__(self, task: TaskSpec, prompter: Prompter) -> None:
-        super().__init__(prompter.labelling.texts_per_request)
+    def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
+        super().__init__(prompter, values)
         self._task = task
-        self._prompter = prompter
-        self._config = prompter.labelling
-        self._teachers = prompter.panel.models
-        self._openings: dict[tuple[str, int], Opening] = {}
         self._places = {name: place for place, name in enumerate(task.label_names)}
         self._codes: tuple[str, ...] = label_codes(len(task.labels), self._config.top_logprobs) if self._config.soft else ()
         self._coded_labels = [
@@ -94,10 +88,7 @@ class Labeller(TextLabeller[Labelled]):
             return replace(candidate, problem=problem, reason=RejectionReason.DISAGREEMENT)
         if labelled.doubt is not None:
             return replace(candidate, problem=labelled.doubt, reason=RejectionReason.UNCERTAIN)
-        if annotation is not None and annotation.agreement is not None and annotation.agreement < least:
-            problem = f"agreement {annotation.agreement:.2f}, and at least {least:g} is wanted"
-            return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
-        return candidate
+        return self._if_sure(candidate, annotation and annotation.agreement)
 
     def _share(self, annotation: Annotation | None, label: str | None) -> float | None:
         if annotation is None or annotation.probabilities is None or label not in self._places:
@@ -112,11 +103,7 @@ class Labeller(TextLabeller[Labelled]):
             prompt = self._opening(ONE, count).finish({"text": texts[0]}, label_schema(self._task.label_names))
         else:
             prompt = self._opening(SEVERAL, count).finish({"texts": texts}, labels_schema(self._task.label_names, count))
-        prompt = replace(prompt, temperature=TEMPERATURE)
-        if len(self._teachers) == 1:
-            answer = await ask(prompt)
-            return [Labelled(answer, label) for label in parse_labels(answer.text, count)]
-        answers = await together(ask(replace(prompt, model=model, series="label")) for model in self._teachers)
+        answers = await self._ask_teachers(prompt, "label", ask)
         voices = [parse_labels(answer.text, count) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
@@ -195,12 +182,8 @@ class Labeller(TextLabeller[Labelled]):
         # In the ordinary wording, whatever variant the assignment has that happens to ask first.
         return replace(self._coded(row.text), model=model, series=f"calibration {number}", is_once=True, variants=())
 
-    def _opening(self, template: str, count: int) -> Opening:
-        if (template, count) not in self._openings:
-            labels = self._coded_labels if template == CODE else self._task.labels
-            values = {"kind": self._task.kind, "domain": self._task.domain, "labels": labels, "num_texts": count}
-            self._openings[template, count] = self._prompter.open(template, values)
-        return self._openings[template, count]
+    def _values_of(self, template: str) -> Mapping[str, Any]:
+        return {**self._values, "labels": self._coded_labels} if template == CODE else self._values
 
 
 def _counted(answer: Answer, voices: Sequence[str | None]) -> Labelled:

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
-from engine.records import Candidate
-from engine.strategies.strategy import Ask
+from msgspec.structs import replace
 
+from engine.prompting import Opening, Prompt, Prompter
+from engine.records import Candidate, RejectionReason
+from engine.strategies.strategy import Answer, Ask
+
+TEMPERATURE = 0.0
+"""The likeliest answer, not a draw."""
 T = TypeVar("T")
 Said = TypeVar("Said")
 """What is known of one text."""
@@ -20,13 +25,17 @@ Said = TypeVar("Said")
 class TextLabeller(ABC, Generic[Said]):
     """Asks for the labels, or the entities, of texts that stand already."""
 
-    def __init__(self, texts_per_request: int | None) -> None:
-        """None asks about all texts that it is given together."""
-        self._texts_per_request = texts_per_request
+    def __init__(self, prompter: Prompter, values: Mapping[str, Any]) -> None:
+        """`values`: what every template of the task knows."""
+        self._prompter = prompter
+        self._values = values
+        self._config = prompter.labelling
+        self._teachers = prompter.panel.models
+        self._openings: dict[tuple[str, int], Opening] = {}
 
     async def label(self, texts: Sequence[str], ask: Ask) -> list[Said]:
         """In the order of the texts, of which there is at least one."""
-        size = self._texts_per_request or len(texts)
+        size = self._config.texts_per_request or len(texts)  # None asks about all of them together
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         return [said for part in await together(self._label_together(part, ask) for part in parts) for said in part]
 
@@ -47,6 +56,32 @@ class TextLabeller(ABC, Generic[Said]):
         for place, labelled in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
             completed[place] = self.judge(candidates[place], labelled, asked)
         return tuple(completed)
+
+    async def _ask_teachers(self, prompt: Prompt, series: str, ask: Ask) -> list[Answer]:
+        """What each teacher of the run answers; `series` tells the questions of several from one another."""
+        prompt = replace(prompt, temperature=TEMPERATURE)
+        if len(self._teachers) == 1:
+            return [await ask(prompt)]
+        return await together(ask(replace(prompt, model=model, series=series)) for model in self._teachers)
+
+    def _if_sure(self, candidate: Candidate, agreement: float | None) -> Candidate:
+        """One on which those who labelled it do not agree as far as is wanted has a problem."""
+        least = self._config.min_agreement
+        if agreement is None or agreement >= least:
+            return candidate
+        problem = f"agreement {agreement:.2f}, and at least {least:g} is wanted"
+        return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
+
+    def _opening(self, template: str, count: int) -> Opening:
+        """Of prompts about so many texts, rendered once."""
+        if (template, count) not in self._openings:
+            self._openings[template, count] = self._prompter.open(template, {**self._values_of(template), "num_texts": count})
+        return self._openings[template, count]
+
+    def _values_of(self, template: str) -> Mapping[str, Any]:
+        """What this template knows, of the texts all are about."""
+        del template
+        return self._values
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:
