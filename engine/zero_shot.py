@@ -76,9 +76,11 @@ class ZeroShot:
 
 @asynccontextmanager
 async def open_zero_shot(config: RunConfig, task: TaskSpec, progress: Progress) -> AsyncGenerator[ZeroShot]:
-    """With the run's first teacher: a server that the configuration names, or one of our own. UserError for a task that marks spans."""
+    """With the run's first teacher: a server that the configuration names, or one of our own. UserError for a task whose texts do
+    not have one label each.
+    """
     if task.kind != "classification":
-        raise UserError("only tasks with one label a text can be compared so far; this one marks entities")
+        raise UserError(f"only tasks of kind 'classification' can be compared so far; this one is of kind {task.kind!r}")
     alone = config.model_copy(update={"teachers": ()})
 
     async def record(_outcome: Outcome) -> None:

@@ -23,7 +23,8 @@ from engine.prompting import CodeForm, Prompt, Prompter, label_schema, labels_sc
 from engine.records import Annotation, Candidate, Completion, Example, RejectionReason, TaskSpec
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TEMPERATURE, TextLabeller, together
+from engine.strategies.text_labeller import TEMPERATURE, TextLabeller, as_shown, together
+from engine.text import Content
 
 ONE = "labelling/label"
 SEVERAL = "labelling/batch"
@@ -65,7 +66,7 @@ class Labeller(TextLabeller[Labelled]):
         self._temperatures: dict[str, float] = {}
         self._calibrating = asyncio.Lock()
 
-    async def label(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
+    async def label(self, texts: Sequence[Content], ask: Ask) -> list[Labelled]:
         if self._config.soft:
             return await together(self._weigh(place, text, ask) for place, text in enumerate(texts))
         return await super().label(texts, ask)
@@ -81,7 +82,7 @@ class Labeller(TextLabeller[Labelled]):
         if asked is not None and label != asked and annotation is not None and share is not None and share >= least > 0:
             # A text between two classes: sure enough to be a row of the one it was asked for.
             label, annotation = asked, replace(annotation, agreement=share)
-        candidate = replace(candidate, label=label, annotation=annotation)
+        candidate = replace(candidate, label=label, annotation=_beside(candidate.annotation, annotation))
         if asked is not None and label != asked:
             wanted = f"asked for {asked[:100]!r}{_in_brackets(share)}"
             problem = f"{wanted}, labelled {label[:100]!r}{_in_brackets(annotation and annotation.agreement)}"
@@ -97,19 +98,19 @@ class Labeller(TextLabeller[Labelled]):
 
     # One label a text from each teacher.
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[Labelled]:
         count = len(texts)
         if count == 1:
-            prompt = self._opening(ONE, count).finish({"text": texts[0]}, label_schema(self._task.label_names))
+            prompt = self._opening(ONE, count).finish({"text": as_shown(texts[0])}, label_schema(self._task.label_names))
         else:
-            prompt = self._opening(SEVERAL, count).finish({"texts": texts}, labels_schema(self._task.label_names, count))
+            prompt = self._opening(SEVERAL, count).finish({"texts": [*map(as_shown, texts)]}, labels_schema(self._task.label_names, count))
         answers = await self._ask_teachers(prompt, "label", ask)
         voices = [parse_labels(answer.text, count) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
     # A distribution over the labels from each teacher.
 
-    async def _weigh(self, place: int, text: str, ask: Ask) -> Labelled:
+    async def _weigh(self, place: int, text: Content, ask: Ask) -> Labelled:
         prompt = self._coded(text)
         named = [replace(prompt, model=model, series=f"label {place}") for model in self._teachers]
         asked = await together(self._spell(each, ask) for each in named)
@@ -140,8 +141,8 @@ class Labeller(TextLabeller[Labelled]):
             answers += await together(map(ask, prompts))
         return answers
 
-    def _coded(self, text: str) -> Prompt:
-        prompt = self._opening(CODE, 1).finish({"text": text}, _code_schema(self._codes))
+    def _coded(self, text: Content) -> Prompt:
+        prompt = self._opening(CODE, 1).finish({"text": as_shown(text)}, _code_schema(self._codes))
         return replace(prompt, temperature=TEMPERATURE)
 
     def _form(self, start: str) -> CodeForm:
@@ -180,10 +181,17 @@ class Labeller(TextLabeller[Labelled]):
 
     def _known_row(self, number: int, row: Example, model: str) -> Prompt:
         # In the ordinary wording, whatever variant the assignment has that happens to ask first.
-        return replace(self._coded(row.text), model=model, series=f"calibration {number}", is_once=True, variants=())
+        return replace(self._coded(row.content), model=model, series=f"calibration {number}", is_once=True, variants=())
 
     def _values_of(self, template: str) -> Mapping[str, Any]:
         return {**self._values, "labels": self._coded_labels} if template == CODE else self._values
+
+
+def _beside(there: Annotation | None, said: Annotation | None) -> Annotation | None:
+    """What is said of a row, with the second text that it may have."""
+    if there is None or there.text_pair is None:
+        return said
+    return replace(said or Annotation(), text_pair=there.text_pair)
 
 
 def _counted(answer: Answer, voices: Sequence[str | None]) -> Labelled:

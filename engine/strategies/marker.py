@@ -17,6 +17,7 @@ from engine.prompting import Prompter, mark_schema, marks_schema
 from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec
 from engine.strategies.strategy import Answer, Ask
 from engine.strategies.text_labeller import TextLabeller
+from engine.text import Content, whole
 
 ONE = "ner/labelling/label"
 SEVERAL = "ner/labelling/batch"
@@ -45,15 +46,17 @@ class Marker(TextLabeller[MarkedText]):
         self._types = task.label_names
         self._marking: Marking = task.marking
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[MarkedText]:
         """Spans are of a text without white space around it, as rows are."""
-        texts, count = [text.strip() for text in texts], len(texts)
+        stripped, count = [whole(text).strip() for text in texts], len(texts)
         if count == 1:
-            prompt = self._opening(ONE, count).finish({**self._values, "text": texts[0]}, mark_schema(self._types, self._marking))
+            prompt = self._opening(ONE, count).finish({**self._values, "text": stripped[0]}, mark_schema(self._types, self._marking))
         else:
-            prompt = self._opening(SEVERAL, count).finish({**self._values, "texts": texts}, marks_schema(self._types, self._marking, count))
+            prompt = self._opening(SEVERAL, count).finish(
+                {**self._values, "texts": stripped}, marks_schema(self._types, self._marking, count)
+            )
         answers = await self._ask_teachers(prompt, "mark", ask)
-        voices = [parse_marks(answer.text, texts, self._types, self._marking) for answer in answers]
+        voices = [parse_marks(answer.text, stripped, self._types, self._marking) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
     def judge(self, candidate: Candidate, labelled: MarkedText, asked: str | None = None) -> Candidate:

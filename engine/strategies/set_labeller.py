@@ -17,6 +17,7 @@ from engine.records import Annotation, Candidate, Completion, RejectionReason, T
 from engine.strategies.labelling import ONE, SEVERAL
 from engine.strategies.strategy import Answer, Ask
 from engine.strategies.text_labeller import TextLabeller
+from engine.text import Content
 
 _MAX_SHOWN = 100
 
@@ -44,7 +45,7 @@ class SetLabeller(TextLabeller[LabelledSet]):
         self._known = dict.fromkeys(task.label_names)
         self._allow_none = task.allow_none
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[LabelledSet]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[LabelledSet]:
         count = len(texts)
         if count == 1:
             schema = label_set_schema(self._names, allow_none=self._allow_none)

@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from engine.prompting import Opening, Prompt, Prompter
-from engine.records import Candidate, RejectionReason
+from engine.records import Annotation, Candidate, RejectionReason, content_of
 from engine.strategies.strategy import Answer, Ask
+from engine.text import Content, parts, whole
 
 TEMPERATURE = 0.0
 """The likeliest answer, not a draw."""
@@ -23,7 +24,7 @@ Said = TypeVar("Said")
 
 
 class TextLabeller(ABC, Generic[Said]):
-    """Asks for the labels, or the entities, of texts that stand already."""
+    """Asks for the labels, or the entities, of texts (or pairs of them) that stand already."""
 
     def __init__(self, prompter: Prompter, values: Mapping[str, Any]) -> None:
         """`values`: what every template of the task knows."""
@@ -33,14 +34,14 @@ class TextLabeller(ABC, Generic[Said]):
         self._teachers = prompter.panel.models
         self._openings: dict[tuple[str, int], Opening] = {}
 
-    async def label(self, texts: Sequence[str], ask: Ask) -> list[Said]:
+    async def label(self, texts: Sequence[Content], ask: Ask) -> list[Said]:
         """In the order of the texts, of which there is at least one."""
         size = self._config.texts_per_request or len(texts)  # None asks about all of them together
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         return [said for part in await together(self._label_together(part, ask) for part in parts) for said in part]
 
     @abstractmethod
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[Said]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[Said]:
         """In one request of each teacher."""
 
     @abstractmethod
@@ -49,11 +50,11 @@ class TextLabeller(ABC, Generic[Said]):
 
     async def complete(self, candidates: Sequence[Candidate], ask: Ask, asked: str | None = None) -> tuple[Candidate, ...]:
         """The same candidates, each text judged by what is said of it; what has a problem already is not sent."""
-        places = [place for place, candidate in enumerate(candidates) if candidate.problem is None and candidate.text]
+        places = [place for place, candidate in enumerate(candidates) if candidate.problem is None and all(parts(content_of(candidate)))]
         if not places:
             return tuple(candidates)
         completed = list(candidates)
-        for place, labelled in zip(places, await self.label([candidates[place].text for place in places], ask), strict=True):
+        for place, labelled in zip(places, await self.label([content_of(candidates[place]) for place in places], ask), strict=True):
             completed[place] = self.judge(candidates[place], labelled, asked)
         return tuple(completed)
 
@@ -82,6 +83,18 @@ class TextLabeller(ABC, Generic[Said]):
         """What this template knows, of the texts all are about."""
         del template
         return self._values
+
+
+def as_shown(content: Content) -> object:
+    """What a prompt shows as JSON: a text, or an object with both of a pair."""
+    return content if isinstance(content, str) else {"text": content[0], "text_pair": content[1]}
+
+
+def real_candidate(content: Content, weakness: str = "") -> Candidate:
+    """A row that nobody wrote for this run, without white space around its texts."""
+    text, *second = map(str.strip, parts(content))
+    annotation = Annotation(text_pair=second[0]) if second else None
+    return Candidate(whole(content), text=text, weakness=weakness, annotation=annotation)
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:

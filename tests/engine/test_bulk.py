@@ -157,7 +157,7 @@ def test_shares_add_up(rows: int, labels: int) -> None:
 
 def test_a_plan_asks_for_exactly_what_is_lacking() -> None:
     config = make_config("")
-    quotas = Quotas(make_strategy(config, make_task(), open_prompter(config, "scripted")), rows_per_call=4)
+    quotas = Quotas(make_strategy(config, make_task(), open_prompter(config, "scripted")), rows_per_call=4, kind="classification")
     quotas.want({"a": 9, "b": 0, "c": 2})
     plan = list(quotas.plan(3, NO_REPORT))
     assert [(assignment.focus, assignment.num_rows) for assignment in plan] == [(("a",), 4), (("a",), 4), (("a",), 1), (("c",), 2)]
