@@ -220,7 +220,7 @@ def _with_second(candidate: Candidate, piece: _Piece) -> Candidate:
     """A row that is one text is none where pairs are asked for."""
     if candidate.problem is not None:
         return candidate
-    second = cast(dict[str, object], piece.value).get("text_pair")
+    second = cast(dict[str, object], piece.value).get("text_pair") if isinstance(piece.value, dict) else None
     if not isinstance(second, str):
         return _broken(piece.raw, 'no string "text_pair"')
     return msgspec.structs.replace(candidate, annotation=Annotation(text_pair=second.strip()))
