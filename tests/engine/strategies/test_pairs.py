@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from engine.progress import Silent
 from engine.records import RejectionReason, Request, RowCounts, content_of
 from engine.rehearsal import as_text, make_up_report, rehearse
 from engine.rundir import RunDir
@@ -21,7 +22,7 @@ from engine.strategies.forms import form_of
 from engine.testing.teacher import ScriptedTeacher, answer, write_rows
 from prompts import FOLDER
 from tests.engine.strategies.pairs import make_pair_config, make_pair_task, report_on_pairs
-from tests.engine.strategies.schooling import HELD_OUT, LABELS, TAUGHT, teach
+from tests.engine.strategies.schooling import HELD_OUT, LABELS, TAUGHT, generating, teach
 
 METHODS = [*TAUGHT]
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -126,7 +127,9 @@ async def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     await teach(tmp_path / "whole", config, task, whole, 2, report_on_pairs)
     first, second = ScriptedTeacher(write_rows), ScriptedTeacher(write_rows)
     await teach(tmp_path / "parts", config, task, first, 1, report_on_pairs)
-    await teach(tmp_path / "parts", config, task, second, 2, report_on_pairs)
+    async with generating(tmp_path / "parts", config, task, second) as generation:
+        assert generation.last_round == 1
+        await generation.ask_round(2, report_on_pairs(tmp_path / "parts", task, 1), Silent())
     assert {request.id for request in whole.requests} == {request.id for request in (*first.requests, *second.requests)}
     rows = [{(row.id, content_of(row)) for row in read_samples(RunDir(tmp_path / name))} for name in ("whole", "parts")]
     assert rows[0] == rows[1]
