@@ -73,8 +73,8 @@ def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Conten
     if not texts:
         return Tokenised([], 0, [], [])
     # As lists of first and of second texts: a tokenizer takes a list of pairs for one text in words.
-    columns = ([*map(readable, column)] for column in zip(*map(parts, texts), strict=True))
-    encoded = tokenizer(*columns, truncation=True, return_token_type_ids=isinstance(texts[0], tuple) or None)
+    firsts, *seconds = [[*map(readable, column)] for column in zip(*map(parts, texts), strict=True)]
+    encoded = tokenizer(firsts, seconds[0] if seconds else None, truncation=True, return_token_type_ids=True if seconds else None)
     tokens: list[Tokens] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
     # A tokenizer that adds nothing of its own makes no token of an empty text, and a network wants one to read.
     filler = tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else 0
@@ -83,7 +83,7 @@ def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Conten
     places: list[Places] = []
     if with_places:
         places = [places_of(parts(text)[0], encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True)]
-    types: list[list[int]] = encoded.get("token_type_ids", []) if isinstance(texts[0], tuple) else []  # pyright: ignore[reportAssignmentType]
+    types: list[list[int]] = encoded.get("token_type_ids", []) if seconds else []  # pyright: ignore[reportAssignmentType]
     return Tokenised([row if len(row) else [filler] for row in tokens], num_cut, places, [row.count(0) for row in types])
 
 

@@ -103,7 +103,7 @@ class RowCache:
         """Rows of the samples table, as the store gives them. The numbers they get. StoreError for a label or type outside the task."""
         samples = samples.sort_by([("round", "ascending"), ("id", "ascending")])
         columns = [[unescape(text) for text in self._strings(samples, name, round)] for name in self._columns.texts]
-        texts: list[Content] = [*zip(*columns, strict=True)] if len(columns) > 1 else [*columns[0]]
+        texts: list[Content] = [*zip(columns[0], columns[1], strict=True)] if len(columns) > 1 else [*columns[0]]
         extras = {
             ours: samples.column(theirs).combine_chunks()
             for ours, theirs in (("weight", "agreement"), ("distribution", "label_probabilities"))

@@ -214,8 +214,9 @@ def _layout(interview: Interview, path: Path, guess: Guess, told: _Told) -> _Lay
     text = _column(interview, "--text-column", told.text, "first texts" if kind == "pair" else "texts", first, guess)
     text_pair = _column(interview, "--text-pair-column", told.text_pair, "second texts", second, guess) if kind == "pair" else None
     label = _column(interview, "--label-column", told.label, "labels", guess.label, guess)
-    if len({text, text_pair, label}) < (3 if kind == "pair" else 2):
-        raise UserError(f"{path}: {text!r} cannot hold two things; name different columns (--text-column, --label-column)")
+    held = [column for column in (text, text_pair, label) if column is not None]
+    if twice := next((column for column in held if held.count(column) > 1), None):
+        raise UserError(f"{path}: the column {twice!r} cannot hold two things; name another for one of them")
     columns = f"texts in the column {text!r}" if text_pair is None else f"pairs of texts in the columns {text!r} and {text_pair!r}"
     note(f"{path}: {columns}, labels in {label!r}")
     return _Layout(kind, text, text_pair, label, told.separator or "|")
@@ -236,9 +237,10 @@ def _kind(interview: Interview, guess: Guess, told: _Told) -> TaskKind:
 
 
 def _known_kind(answer: str) -> TaskKind:
-    if answer == "pair" or answer == "classification":
-        return answer
-    raise UserError("pair or classification is needed")
+    kinds: dict[str, TaskKind] = {"pair": "pair", "classification": "classification"}
+    if answer not in kinds:
+        raise UserError("pair or classification is needed")
+    return kinds[answer]
 
 
 def _rows(interview: Interview, data: Path | None, held_out: Mapping[PartName, Path | None], told: _Told, seed: int) -> Rows:

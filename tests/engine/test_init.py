@@ -360,6 +360,7 @@ def test_rows_with_several_labels_become_such_a_task(tmp_path: Path, separator: 
         (("--text-pair-column", "hypothesis", "--kind", "classification"), "only pairs have a second text"),
         (("--label-separator", ";"), "only rows with several labels have one"),
         (("--kind", "pair", "--text-pair-column", "premise", "--text-column", "premise"), "cannot hold two things"),
+        (("--text-column", "label", "--label-column", "label"), "the column 'label' cannot hold two things"),
         (("--kind", "pair", "--text-pair-column", "nothing"), "no column 'nothing'"),
         (("--kind", "multi_label", "--method", "eda"), "the method eda borrows words"),
     ],

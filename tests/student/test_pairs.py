@@ -240,10 +240,14 @@ def _csv(path: Path) -> list[Any]:
         return [row["predicted"] for row in csv.DictReader(file)]
 
 
+def _parquet(path: Path) -> list[Any]:
+    return pq.read_table(path).column("predicted").to_pylist()
+
+
 READERS: dict[str, Callable[[Path], list[Any]]] = {
     "jsonl": lambda path: [json.loads(line)["predicted"] for line in path.read_text().splitlines()],
     "csv": _csv,
-    "parquet": lambda path: pq.read_table(path).column("predicted").to_pylist(),
+    "parquet": _parquet,
 }
 
 

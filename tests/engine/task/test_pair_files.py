@@ -1,5 +1,8 @@
 """Rows that are pairs of texts, from every kind of file; and what is wrong with some."""
 
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
+# (pyarrow's classes have no type stubs, so that naming them says something to readers only)
+
 from __future__ import annotations
 
 import json
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -35,9 +39,7 @@ def _jsonl(folder: Path, table: pa.Table) -> Path:
 
 
 def _csv(folder: Path, table: pa.Table) -> Path:
-    from pyarrow import csv
-
-    csv.write_csv(table, folder / "rows.csv")
+    pa_csv.write_csv(table, folder / "rows.csv")
     return folder / "rows.csv"
 
 
