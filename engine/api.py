@@ -190,6 +190,13 @@ def _telling(progress: Progress | None) -> Generator[Progress]:
 
 def _write_rows(path: Path, rows: tuple[Example, ...], kind: TaskKind) -> Path:
     is_set = kind == "multi_label"
-    lines = [{"text": row.text, **({"labels": row.labels} if is_set else {"label": row.label})} for row in rows]
+    lines = [
+        {
+            "text": row.text,
+            **({"text_pair": row.text_pair} if row.text_pair is not None else {}),
+            **({"labels": row.labels} if is_set else {"label": row.label}),
+        }
+        for row in rows
+    ]
     write_atomically(path, msgspec.json.Encoder().encode_lines(lines))
     return path

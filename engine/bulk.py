@@ -2,7 +2,8 @@
 
 Invariants:
 - A round asks for what each label lacks after the rounds before it, and at most for ROUND_ROWS rows. So there are no more rows of a label
-  than wanted, but for those that were asked for as another's; and memory does not follow the number that is wanted.
+  than wanted, but for those that were asked for as another's (a row with several labels counts for the one it was asked for, if it has
+  it); and memory does not follow the number that is wanted.
 - What a round asks for follows from the rows of complete rounds alone: a process that goes on asks the same, and is answered from disk. A
   round that was begun ends as it was begun, also when more rows are wanted by now.
 """
@@ -20,7 +21,7 @@ from engine.config import RunConfig
 from engine.errors import UserError
 from engine.progress import Progress
 from engine.prompting import Prompter
-from engine.records import Assignment, Finish, RoundRecord, RowCounts, TaskSpec, Totals
+from engine.records import Assignment, Finish, RoundRecord, RowCounts, TaskKind, TaskSpec, Totals
 from engine.replay_plan import refuse_open_replay
 from engine.reports import WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
@@ -30,6 +31,7 @@ from engine.solo import teacher_alone
 from engine.store import SCHEMAS, read_rounds, unescape
 from engine.store.segments import open_table
 from engine.strategies import Ask, Strategy, Written, make_strategy
+from engine.strategies.focus import CLASS, Focus
 
 METHODS = ("attrprompt", "zerogen", "unguided")
 """Those that write rows of a given label without looking at a student. The first asks for a length, a style and a sub-topic in each row."""
@@ -56,7 +58,7 @@ class BulkSummary:
     wanted: int
     rows: RowCounts
     classes: Mapping[str, int]
-    """Accepted rows by label."""
+    """Accepted rows by label, of which a row may have several."""
     rounds: int
     calls: int
     prompt_tokens: int
@@ -67,8 +69,10 @@ class BulkSummary:
 class Quotas:
     """A Strategy that asks another, which writes for one label at a time, for what each label lacks."""
 
-    def __init__(self, method: Strategy, rows_per_call: int) -> None:
+    def __init__(self, method: Strategy, rows_per_call: int, kind: TaskKind) -> None:
         self.name = method.name
+        # A row with several labels is counted for the one it was asked for, which its weakness says.
+        self._is_noted = kind == "multi_label"
         self._method = method
         self._rows_per_call = rows_per_call
         self._lacking: Mapping[str, int] = {}
@@ -84,7 +88,8 @@ class Quotas:
         for label, left in allot(self._lacking, ROUND_ROWS).items():
             while left > 0:
                 num_rows = min(left, self._rows_per_call)
-                yield Assignment(f"r{round:04d}-a{number:04d}", number, round, report.round, "none", (label,), num_rows)
+                weakness = Focus((label,)).name if self._is_noted else "none"
+                yield Assignment(f"r{round:04d}-a{number:04d}", number, round, report.round, weakness, (label,), num_rows)
                 number += 1
                 left -= num_rows
 
@@ -153,7 +158,7 @@ async def generate_rows(config: RunConfig, task: TaskSpec, run: RunDir, rows: in
 
 def check_method(config: RunConfig) -> None:
     """UserError if this method does not write rows of a given label, or the task has no such rows."""
-    if config.task.kind != "classification":
+    if config.task.kind == "ner":
         raise UserError(f"rows in bulk are balanced by label, which rows of a task of kind {config.task.kind!r} do not have")
     if config.strategy.type not in METHODS:
         raise UserError(f"the method {config.strategy.type} needs a student, or rewrites rows; in bulk there are {', '.join(METHODS)}")
@@ -164,13 +169,13 @@ async def _write_rows(config: RunConfig, task: TaskSpec, run: RunDir, rows: int,
 
     def make(config: RunConfig, task: TaskSpec, prompter: Prompter) -> Quotas:
         assert config.strategy.type != "seed_only"
-        quotas.append(Quotas(make_strategy(config, task, prompter), config.strategy.rows_per_call))
+        quotas.append(Quotas(make_strategy(config, task, prompter), config.strategy.rows_per_call, task.kind))
         return quotas[0]
 
     async with teacher_alone(config, task, run, manifest, progress, make) as solo:
         # Read once, and kept: read again after each round, they would take longer the more rounds there are.
         rounds = await asyncio.to_thread(read_rounds, run)
-        there = await asyncio.to_thread(count_labels, run, 0, solo.last_round)
+        there = await asyncio.to_thread(_count_wanted, task, run, 0, solo.last_round)
         while True:
             wanted = await asyncio.to_thread(_settle, run, rows, solo.last_round, num_open=solo.generation.num_open)
             lacking = _lacking(task, there, wanted)
@@ -179,7 +184,7 @@ async def _write_rows(config: RunConfig, task: TaskSpec, run: RunDir, rows: int,
             if reason is not None:
                 break
             rounds.append(await solo.ask_next_round())
-            there += await asyncio.to_thread(count_labels, run, solo.last_round - 1, solo.last_round)
+            there += await asyncio.to_thread(_count_wanted, task, run, solo.last_round - 1, solo.last_round)
         write_json(run.finish, Finish(best_round=0, rounds=solo.last_round, reason=reason))
 
 
@@ -210,6 +215,23 @@ def count_labels(run: RunDir, after: int, last: int) -> Counter[str]:
     return counts
 
 
+def _count_wanted(task: TaskSpec, run: RunDir, after: int, last: int) -> Counter[str]:
+    """Rows that count for what is wanted of their label: where a row may have several, if it has the one it was asked for."""
+    return count_several_labels(run, after, last, asked=True) if task.kind == "multi_label" else count_labels(run, after, last)
+
+
+def count_several_labels(run: RunDir, after: int, last: int, *, asked: bool) -> Counter[str]:
+    """The same of rows that may have several labels, each of which counts; `asked`: only the one that the row was asked for."""
+    counts = Counter[str]()
+    is_counted = (pc.field("round") > after) & (pc.field("round") <= last)
+    samples = open_table(run.table("samples"), SCHEMAS["samples"])
+    for batch in samples.to_batches(columns=["labels", "weakness"], filter=is_counted, batch_readahead=1, fragment_readahead=1):
+        for labels, weakness in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            wanted = unescape(weakness).removeprefix(f"{CLASS}:")
+            counts.update(label for label in map(unescape, labels or ()) if not asked or label == wanted)
+    return counts
+
+
 def _has_calls_past(run: RunDir, round: int) -> bool:
     return open_table(run.table("calls"), SCHEMAS["calls"]).count_rows(filter=pc.field("round") > round) > 0
 
@@ -218,10 +240,11 @@ def summarize_bulk(task: TaskSpec, run: RunDir) -> BulkSummary:
     """Of a run that has finished."""
     purpose, totals = purpose_of(run), Totals.of(read_rounds(run))
     assert purpose is not None
-    classes = count_labels(run, 0, totals.rounds)
+    wanted = _count_wanted(task, run, 0, totals.rounds)
+    classes = count_several_labels(run, 0, totals.rounds, asked=False) if task.kind == "multi_label" else wanted
     return BulkSummary(
         run=str(run.root),
-        is_reached=not any(_lacking(task, classes, purpose.rows).values()),
+        is_reached=not any(_lacking(task, wanted, purpose.rows).values()),
         reason=read_json(run.finish, Finish).reason,
         wanted=purpose.rows,
         rows=totals.rows,

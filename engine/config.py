@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import UserError
-from engine.records import Marking, TaskKind
+from engine.records import ONE_LABEL, Marking, TaskKind
 from engine.strategy_config import METHODS, PgkdConfig, StrategyConfig
 
 UNFIT: dict[TaskKind, dict[str, str]] = {
@@ -54,6 +54,8 @@ class DataConfig(_Section):
     """Real texts without labels; None if there are none. They are read when needed, and may be more than memory holds."""
     text_column: str = Field(default="text", min_length=1)
     """The column with the texts, in all files; a file for `kind = "ner"` may have `tokens_column` instead."""
+    text_pair_column: str | None = Field(default=None, min_length=1)
+    """For `kind = "pair"`: the column with the second text of each row. None takes `text_pair`; for other kinds there is none."""
     label_column: str = Field(default="label", min_length=1)
     """The column with each row's one label: its name, or an id with the names in the dataset's own features (ClassLabel)."""
     labels_column: str = Field(default="labels", min_length=1)
@@ -76,10 +78,11 @@ class TaskConfig(_Section):
     """What the student is to tell apart."""
 
     kind: TaskKind = "classification"
-    """`classification` gives each text one label, `multi_label` any number of them; `ner` marks the entities in it, and `labels` are their
-    types."""
+    """`classification` gives each text one label, `multi_label` any number of them; `pair` gives one label to two texts together; `ner`
+    marks the entities in a text, and `labels` are their types."""
     domain: Name
-    """What the texts are, in a phrase: "messages to the help desk of an online shop". It stands in every prompt."""
+    """What the texts are, in a phrase: "messages to the help desk of an online shop". Of pairs, what both are, the first one first: "a
+    question to a shop, and a passage of its terms". It stands in every prompt."""
     labels: tuple[LabelConfig, ...] = Field(min_length=1)
     data: DataConfig
     max_text_chars: int = Field(default=2000, ge=1)
@@ -92,10 +95,28 @@ class TaskConfig(_Section):
     """For `kind = "multi_label"`: a text may have no label at all. If not, rows without one are mistakes in your files, and refused from
     the teacher."""
 
+    @property
+    def text_pair_column(self) -> str | None:
+        """Of the second texts; None where rows are no pairs."""
+        return (self.data.text_pair_column or "text_pair") if self.kind == "pair" else None
+
     @model_validator(mode="after")
     def _there_is_a_choice(self) -> TaskConfig:
-        if self.kind == "classification" and len(self.labels) < 2:
+        if self.kind in ONE_LABEL and len(self.labels) < 2:
             raise ValueError("task.labels has one label, and a text could have no other; give at least two")
+        return self
+
+    @model_validator(mode="after")
+    def _second_texts_are_of_pairs(self) -> TaskConfig:
+        if self.kind != "pair" and self.data.text_pair_column is not None:
+            raise ValueError(
+                f"task.data.text_pair_column = {self.data.text_pair_column}, but task.kind = {self.kind} classifies one text; "
+                'set kind = "pair", or leave the column out'
+            )
+        if self.text_pair_column == self.data.text_column:
+            raise ValueError(
+                f"task.data.text_column and text_pair_column are both {self.data.text_column!r}; the texts of a pair stand in two columns"
+            )
         return self
 
     @model_validator(mode="after")
@@ -433,7 +454,7 @@ class RunConfig(_Section):
     def _soft_labels_are_asked_for(self) -> RunConfig:
         if not self.labelling.soft:
             return self
-        if self.task.kind != "classification":
+        if self.task.kind not in ONE_LABEL:
             raise ValueError(f"labelling.soft = true is for tasks with one label a text; leave it out for task.kind = {self.task.kind}")
         strategy = self.strategy
         if strategy.type not in ("evokd", "hybrid", "pool") or (strategy.type == "hybrid" and strategy.labelling == "none"):

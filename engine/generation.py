@@ -34,6 +34,7 @@ from engine.teacher.batcher import Batcher, Ceiling
 from engine.teacher.ceiling import make_ceilings
 from engine.teacher.lanes import Observed
 from engine.teacher.switchboard import Switchboard
+from engine.text import parts
 from engine.variants import Allotment
 from engine.watching.bottleneck import FlowMeter
 from engine.watching.watcher import Watcher
@@ -173,7 +174,7 @@ def make_batcher(config: RunConfig, fleet: Fleet, store: Store, ceilings: Sequen
 
 def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeeper:
     """Knows what was admitted before: the gates go on where they were."""
-    seed, held_out = (row.text for row in task.seed), (row.text for rows in (task.validation, task.test) for row in rows)
+    seed, held_out = (row.content for row in task.seed), (row.content for rows in (task.validation, task.test) for row in rows)
     return Gatekeeper(
         task.label_names,
         config.task.max_text_chars,
@@ -182,5 +183,5 @@ def make_gatekeeper(config: RunConfig, task: TaskSpec, run: RunDir) -> Gatekeepe
         similarity=config.gates.similarity if config.gates.near_duplicates else None,
         remembered_rows=config.gates.remembered_rows,
         kind=task.kind,
-        scripts=main_scripts(row.text for row in task.seed) if config.gates.scripts else frozenset(),
+        scripts=main_scripts(text for row in task.seed for text in parts(row.content)) if config.gates.scripts else frozenset(),
     )

@@ -73,6 +73,16 @@ def parse_texts(reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
     return [_text(piece, kinds) for piece in _pieces(reply, strings=True)]
 
 
+def parse_pair_rows(reply: str) -> list[Candidate]:
+    """Candidates that are pairs of texts, with a label each."""
+    return [_with_second(_row(piece), piece) for piece in _pieces(reply)]
+
+
+def parse_pairs(reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
+    """The same without labels; `kinds` as above."""
+    return [_with_second(_text(piece, kinds), piece) for piece in _pieces(reply)]
+
+
 def parse_marked_rows(reply: str, types: Collection[str], marking: Marking) -> list[Candidate]:
     """Candidates with spans instead of labels. A row that lists its entities is read so, however they were to be marked."""
     return [_marked_row(piece, types, marking) for piece in _pieces(reply, strings=marking == "inline")]
@@ -204,6 +214,16 @@ def _text(piece: _Piece, kinds: tuple[str, ...]) -> Candidate:
         return _broken(piece.raw, 'no string "text"')
     weakness = kind if isinstance(kind, str) and kind in kinds else ""
     return Candidate(piece.raw[:_MAX_RAW_CHARS], text=text.strip(), weakness=weakness)
+
+
+def _with_second(candidate: Candidate, piece: _Piece) -> Candidate:
+    """A row that is one text is none where pairs are asked for."""
+    if candidate.problem is not None:
+        return candidate
+    second = cast(dict[str, object], piece.value).get("text_pair") if isinstance(piece.value, dict) else None
+    if not isinstance(second, str):
+        return _broken(piece.raw, 'no string "text_pair"')
+    return msgspec.structs.replace(candidate, annotation=Annotation(text_pair=second.strip()))
 
 
 def _marked_row(piece: _Piece, types: Collection[str], marking: Marking) -> Candidate:

@@ -39,6 +39,7 @@ from engine.records import (
     TaskKind,
     TaskSpec,
     Totals,
+    content_of,
     hash_messages,
 )
 from engine.replay_plan import refuse_open_replay
@@ -50,8 +51,10 @@ from engine.solo import teacher_alone
 from engine.store import read_rejections, read_rounds, read_samples
 from engine.strategies import Ask, Written
 from engine.strategies.forms import form_of
+from engine.strategies.text_labeller import real_candidate
 from engine.task.label_files import check_target, writing
 from engine.task.task import pool_texts
+from engine.text import Content, parts
 
 ROUND_ROWS = 20_000
 PLACE = "pool_row"
@@ -91,10 +94,10 @@ class Sweep:
         self._max_text_chars = config.task.max_text_chars
         self._labeller = form_of(task).labeller(prompter)
         self._first = 0
-        self._texts: Sequence[str] = ()
+        self._texts: Sequence[Content] = ()
         self.rows_per_round = 0
 
-    def take(self, first: int, texts: Sequence[str]) -> None:
+    def take(self, first: int, texts: Sequence[Content]) -> None:
         """The texts of the next round; `first` is the number of the first of them."""
         self._first, self._texts, self.rows_per_round = first, texts, len(texts)
 
@@ -106,7 +109,7 @@ class Sweep:
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         start = assignment.number * self._rows_per_call
         rows = [
-            Candidate(text, text=text.strip(), weakness=f"{_ROW}{self._first + start + place}")
+            real_candidate(text, f"{_ROW}{self._first + start + place}")
             for place, text in enumerate(self._texts[start : start + assignment.num_rows])
         ]
         unfit = [row for row in rows if self._problem(row) is not None]
@@ -118,7 +121,7 @@ class Sweep:
             answer = await ask(Prompt(self.name, messages, "{}", hash_messages(messages), reply="[]"))
             written.append(Written(answer, tuple(unfit), len(unfit)))
         if fit:
-            labelled = await self._labeller.label([row.text for row in fit], ask)
+            labelled = await self._labeller.label([content_of(row) for row in fit], ask)
             # Texts that were asked about together stand side by side.
             for answer, group in groupby(zip(fit, labelled, strict=True), key=lambda pair: pair[1].answer):
                 judged = tuple([self._labeller.judge(row, found) for row, found in group])
@@ -129,9 +132,10 @@ class Sweep:
         return {"pool": len(self._texts)}
 
     def _problem(self, row: Candidate) -> RejectionReason | None:
-        if not row.text:
+        texts = parts(content_of(row))
+        if not all(texts):
             return RejectionReason.EMPTY
-        return RejectionReason.TOO_LONG if len(row.text) > self._max_text_chars else None
+        return RejectionReason.TOO_LONG if max(map(len, texts)) > self._max_text_chars else None
 
 
 class Shapes:
@@ -181,7 +185,7 @@ async def label_pool(config: RunConfig, task: TaskSpec, run: RunDir, out: Path, 
         return await asyncio.to_thread(_write_out, config, task, pool, run, out)
 
 
-def _rounds(pool: Pool, done: int) -> Iterator[list[str]]:
+def _rounds(pool: Pool, done: int) -> Iterator[list[Content]]:
     """The texts of each round behind those that are done."""
     texts = chain.from_iterable(pool_texts(pool))
     rest = islice(texts, done * ROUND_ROWS, None)
@@ -191,29 +195,30 @@ def _rounds(pool: Pool, done: int) -> Iterator[list[str]]:
 
 def _write_out(config: RunConfig, task: TaskSpec, pool: Pool, run: RunDir, out: Path) -> PoolSummary:
     data = config.task.data
-    text, label = data.text_column, data.labels_column if config.task.kind == "multi_label" else data.label_column
+    label = data.labels_column if config.task.kind == "multi_label" else data.label_column
+    columns = _text_columns(config)
     names = task.label_names
     rejections = out.with_name(f"{out.stem}.rejected{out.suffix}")
     classes: dict[str, int] = {}
     labelled = rejected = 0
-    with writing(out, _schema(config, names)) as write, writing(rejections, _rejected_schema(text)) as write_rejected:
+    with writing(out, _schema(config, names)) as write, writing(rejections, _rejected_schema(columns)) as write_rejected:
         for number, texts in enumerate(_rounds(pool, 0)):
             ended = _ended(run, number + 1)
             good: list[dict[str, Any]] = []
             bad: list[dict[str, Any]] = []
             for place, raw in enumerate(texts, start=number * ROUND_ROWS):
-                row = ended.get(place)
+                row, shown = ended.get(place), dict(zip(columns, parts(raw), strict=True))
                 if isinstance(row, Sample):
-                    if row.text != raw.strip():
+                    if parts(content_of(row)) != (*map(str.strip, parts(raw)),):
                         raise _changed(pool, run)
-                    good.append({PLACE: place, text: raw, **_said(row, config, names, label)})
+                    good.append({PLACE: place, **shown, **_said(row, config, names, label)})
                     for name in (row.annotation and row.annotation.labels) or (row.label,):
                         classes[name] = classes.get(name, 0) + 1
                 elif row is not None:
-                    bad.append({PLACE: place, text: raw, "reason": str(row.reason), "detail": row.detail})
+                    bad.append({PLACE: place, **shown, "reason": str(row.reason), "detail": row.detail})
                 else:
                     # Its request had the very number of another row's with the same text, which chance allows once in 2**31.
-                    bad.append({PLACE: place, text: raw, "reason": "unlabelled", "detail": "its request was taken for another row's"})
+                    bad.append({PLACE: place, **shown, "reason": "unlabelled", "detail": "its request was taken for another row's"})
             write(good)
             write_rejected(bad)
             labelled += len(good)
@@ -262,17 +267,24 @@ def _schema(config: RunConfig, names: Sequence[str]) -> pa.Schema:
     span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())])
     found = {
         "classification": (data.label_column, pa.string()),
+        "pair": (data.label_column, pa.string()),
         "multi_label": (data.labels_column, pa.list_(pa.string())),
         "ner": ("spans", pa.list_(span)),
     }[config.task.kind]
-    fields = [(PLACE, pa.int64()), (data.text_column, pa.string()), found, ("agreement", pa.float64())]
+    fields = [(PLACE, pa.int64()), *((name, pa.string()) for name in _text_columns(config)), found, ("agreement", pa.float64())]
     if config.labelling.soft:
         fields.append(("probabilities", pa.struct([(name, pa.float32()) for name in names])))
     return pa.schema(fields)
 
 
-def _rejected_schema(text: str) -> pa.Schema:
-    return pa.schema([(PLACE, pa.int64()), (text, pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+def _text_columns(config: RunConfig) -> tuple[str, ...]:
+    """As the pool has them."""
+    second = config.task.text_pair_column
+    return (config.task.data.text_column, *([] if second is None else [second]))
+
+
+def _rejected_schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([(PLACE, pa.int64()), *((name, pa.string()) for name in columns), ("reason", pa.string()), ("detail", pa.string())])
 
 
 def _changed(pool: Pool, run: RunDir) -> UserError:

@@ -212,6 +212,18 @@ def texts_schema(num_texts: int, kinds: tuple[str, ...] = ()) -> str:
 
 
 @lru_cache
+def pair_rows_schema(labels: tuple[str, ...], num_rows: int) -> str:
+    """JSON schema of a list of exactly `num_rows` objects with two texts and one of the labels."""
+    return _list(_object(text=_TEXT, text_pair=_TEXT, label=_one_of(labels)), num_rows)
+
+
+@lru_cache
+def pairs_schema(num_pairs: int, kinds: tuple[str, ...] = ()) -> str:
+    """JSON schema of a list of exactly `num_pairs` objects with two texts, and before them one of `kinds` if there are any."""
+    return _list(_object(**({"kind": _one_of(kinds)} if kinds else {}), text=_TEXT, text_pair=_TEXT), num_pairs)
+
+
+@lru_cache
 def strings_schema(at_most: int) -> str:
     """JSON schema of a list of one to so many strings."""
     return json.dumps({"type": "array", "items": _TEXT, "minItems": 1, "maxItems": at_most})

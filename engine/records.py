@@ -17,8 +17,12 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-TaskKind: TypeAlias = Literal["classification", "multi_label", "ner"]
-"""Whether a text gets one label, any number of them, or the entities in it are marked."""
+from engine.text import Content
+
+TaskKind: TypeAlias = Literal["classification", "multi_label", "ner", "pair"]
+"""Whether a text gets one label, any number of them, the entities in it are marked, or two texts together get one label."""
+ONE_LABEL: frozenset[TaskKind] = frozenset({"classification", "pair"})
+"""Kinds whose rows have one label each."""
 Marking: TypeAlias = Literal["inline", "json"]
 """Whether entities stand between tags in the text, or in a list beside it."""
 
@@ -52,11 +56,13 @@ class Annotation(msgspec.Struct, frozen=True, gc=False):
     """The teacher's distribution over the labels, in the task's order, in single precision; None where it was not asked for."""
     labels: tuple[str, ...] | None = None
     """In the task's order, each once, maybe none; for tasks whose texts have any number of labels, None for others."""
+    text_pair: str | None = None
+    """The second text, for tasks whose rows are pairs; None for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text with the label, the labels or the spans that somebody (a person, or the teacher) gave it."""
+    """A text, or a pair of them, with the label, the labels or the spans that somebody (a person, or the teacher) gave it."""
 
     text: str
     label: str
@@ -64,16 +70,28 @@ class Example:
     spans: tuple[Span, ...] = ()
     labels: tuple[str, ...] = ()
     """In the task's order, each once; for tasks whose texts have any number of them."""
+    text_pair: str | None = None
+    """The second text of a pair; None where the row is no pair."""
+
+    @property
+    def content(self) -> Content:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
+
+
+def as_example(content: Content, label: str) -> Example:
+    return Example(content, label) if isinstance(content, str) else Example(content[0], label, text_pair=content[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Real texts without labels. They stay where they lie, for there may be more of them than memory holds."""
+    """Real texts, or pairs of them, without labels. They stay where they lie, for there may be more of them than memory holds."""
 
     path: str
     """As in the configuration: a file, a folder, or `folder:split`."""
     text_column: str
     num_rows: int
+    text_pair_column: str | None = None
+    """With the second texts, where rows are pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +309,7 @@ class RejectionReason(StrEnum):
     """Why a row that the teacher wrote was refused, or what was written was no row."""
 
     SCHEMA = "schema"
-    """Not an object with a text and a label, or with what else was asked for; of several labels one twice."""
+    """Not an object with a text and a label, or with what else was asked for, such as a second text; of several labels one twice."""
     UNKNOWN_LABEL = "unknown_label"
     """The label is not in the taxonomy."""
     SPANS = "spans"
@@ -303,9 +321,9 @@ class RejectionReason(StrEnum):
     UNCERTAIN = "uncertain"
     """Who labelled the text is not sure enough of any label, or not of the one it was asked for."""
     EMPTY = "empty"
-    """No text but white space."""
+    """No text but white space; of a pair, one of the two."""
     TOO_LONG = "too_long"
-    """More characters than the task allows."""
+    """More characters than the task allows, in one text."""
     SCRIPT = "script"
     """The text is mainly written in a script that no seed row is mainly written in: the teacher slipped into another language."""
     DUPLICATE = "duplicate"
@@ -354,6 +372,12 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     label: str
     origin: Origin
     annotation: Annotation | None = None
+
+
+def content_of(row: Candidate | Sample | Rejection) -> Content:
+    """Its text, or both where it is a pair."""
+    text_pair = row.annotation and row.annotation.text_pair
+    return row.text if text_pair is None else (row.text, text_pair)
 
 
 class RowCounts(msgspec.Struct, frozen=True, gc=False):

@@ -131,7 +131,7 @@ def _mined(row: Example, predicted: Mapping[str, str]) -> MinedRow:
     found = tuple(Span(span.start, span.end, predicted[span.type]) for span in row.spans)
     said = {predicted[label] for label in row.labels}
     taken_for = tuple(name for name in predicted if name in said)
-    return MinedRow(row.text, row.label, predicted.get(row.label, ""), 0.9, row.spans, found, row.labels, taken_for)
+    return MinedRow(row.text, row.label, predicted.get(row.label, ""), 0.9, row.spans, found, row.labels, taken_for, row.text_pair)
 
 
 def as_text(rehearsal: Rehearsal) -> str:

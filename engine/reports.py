@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.records import Span
+from engine.records import Example, Span
+from engine.text import Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,17 @@ class MinedRow:
     labels: tuple[str, ...] = ()
     """Where a text may have several; in the task's order, as are the predicted ones."""
     predicted_labels: tuple[str, ...] = ()
+    text_pair: str | None = None
+    """The second text of a pair; None where the row is no pair."""
+
+    @property
+    def content(self) -> Content:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
+
+    @property
+    def example(self) -> Example:
+        """The row itself."""
+        return Example(self.text, self.label, self.spans, self.labels, self.text_pair)
 
     @property
     def is_right(self) -> bool:
@@ -114,6 +126,12 @@ class PoolRow:
     predicted: str
     confidence: float
     """Softmax probability of `predicted`."""
+    text_pair: str | None = None
+    """The second text, of a pool of pairs."""
+
+    @property
+    def content(self) -> Content:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +306,7 @@ class LabelNoise:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A teacher row and the row it resembles."""
+    """A teacher row and the row it resembles; both texts of a pair in one line."""
 
     text: str
     original: str
@@ -397,7 +415,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A row of which two students say different things."""
+    """A row of which two students say different things; both texts of a pair in one line."""
 
     text: str
     label: str

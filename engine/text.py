@@ -1,6 +1,23 @@
-"""Text as programs take it that know Unicode better than JSON does."""
+"""What a label is of, a text or a pair of them, as people read it and as programs take it that know Unicode better than JSON does."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
+
+Content: TypeAlias = str | tuple[str, str]
+"""A text, or both texts of a pair."""
+BETWEEN = " │ "
+"""The texts of a pair, where they stand in one line. A picture to Unicode, so that comparing texts does not lose it like punctuation."""
+
+
+def parts(content: Content) -> tuple[str, ...]:
+    """The text, or both."""
+    return (content,) if isinstance(content, str) else content
+
+
+def whole(content: Content) -> str:
+    """In one line, for people."""
+    return BETWEEN.join(parts(content))
 
 
 def readable(text: str) -> str:

@@ -22,6 +22,7 @@ from engine.records import Assignment, Completion, Outcome, TaskSpec
 from engine.rundir import RunDir
 from engine.server.fleet import open_fleet
 from engine.strategies import Answer
+from engine.strategies.forms import form_of
 from engine.strategies.labelling import Labeller
 from engine.teacher.batcher import Batcher
 
@@ -42,7 +43,7 @@ class ZeroShot:
     """A teacher at its server."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter, batcher: Batcher) -> None:
-        self._labeller = Labeller(task, prompter)
+        self._labeller = Labeller(task, prompter, form_of(task).values)
         self._prompter = prompter
         self._batcher = batcher
         self._asked = 0
@@ -75,9 +76,11 @@ class ZeroShot:
 
 @asynccontextmanager
 async def open_zero_shot(config: RunConfig, task: TaskSpec, progress: Progress) -> AsyncGenerator[ZeroShot]:
-    """With the run's first teacher: a server that the configuration names, or one of our own. UserError for a task that marks spans."""
+    """With the run's first teacher: a server that the configuration names, or one of our own. UserError for a task whose texts do
+    not have one label each.
+    """
     if task.kind != "classification":
-        raise UserError("only tasks with one label a text can be compared so far; this one marks entities")
+        raise UserError(f"only tasks of kind 'classification' can be compared so far; this one is of kind {task.kind!r}")
     alone = config.model_copy(update={"teachers": ()})
 
     async def record(_outcome: Outcome) -> None:

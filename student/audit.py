@@ -25,6 +25,7 @@ from sklearn.model_selection import StratifiedKFold
 from engine.gates.gates import comparable
 from engine.records import Example, TaskKind
 from engine.reports import Audit, ClassDrift, ClassNoise, Copies, Copy, Drift, LabelNoise
+from engine.text import parts, whole
 from student.diagnosis import Mined, stratum
 
 NUM_EXAMPLES = 10
@@ -112,18 +113,16 @@ def find_copies(seed_rows: Sequence[Example], teacher_rows: Sequence[Example], s
     """Every pair is compared, unlike at the gate, which estimates, and forgets in the largest runs."""
     if not teacher_rows:
         return None
-    teacher = [row.text for row in _draw(teacher_rows, COMPARED_ROWS, seed)]
-    originals = [row.text for row in _draw(seed_rows, COMPARED_ROWS, seed)]
-    counter = CountVectorizer(analyzer=_pieces, binary=True)  # pyright: ignore[reportArgumentType] -- stubs leave functions out
-    pieces = csr_array(counter.fit_transform([*originals, *teacher]), dtype=np.float32)
-    sizes = np.asarray(pieces.sum(axis=1)).ravel()
+    teacher = [row.content for row in _draw(teacher_rows, COMPARED_ROWS, seed)]
+    originals = [row.content for row in _draw(seed_rows, COMPARED_ROWS, seed)]
+    sides = [_count_pieces(side) for side in zip(*map(parts, [*originals, *teacher]), strict=True)]
     copies: list[Copy] = []
     of_seed = of_teacher = 0
     for start in range(len(originals), len(originals) + len(teacher), _CHUNK_ROWS):
         stop = min(start + _CHUNK_ROWS, len(originals) + len(teacher))
-        # Each row with those before it: a pair of teacher rows counts once, for the later of them.
-        common = (pieces[start:stop] @ pieces[:stop].T).toarray()
-        alike = common / (sizes[start:stop, None] + sizes[None, :stop] - common)
+        # Each row with those before it: a pair of teacher rows counts once, for the later of them. Where rows are pairs, both texts count
+        # alike, as at the gate.
+        alike = np.mean([_jaccard(pieces, start, stop) for pieces in sides], axis=0)
         alike[np.arange(stop)[None, :] >= np.arange(start, stop)[:, None]] = 0
         best_seed = alike[:, : len(originals)].max(axis=1, initial=0)
         best = alike.max(axis=1, initial=0)
@@ -132,9 +131,21 @@ def find_copies(seed_rows: Sequence[Example], teacher_rows: Sequence[Example], s
         for row in np.flatnonzero(best >= similarity).tolist():
             nearest = int(alike[row].argmax())
             original = originals[nearest] if nearest < len(originals) else teacher[nearest - len(originals)]
-            copies.append(Copy(teacher[start + row - len(originals)], original, float(best[row])))
+            copies.append(Copy(whole(teacher[start + row - len(originals)]), whole(original), float(best[row])))
     copies.sort(key=lambda copy: -copy.similarity)
     return Copies(len(teacher), similarity, of_seed, of_teacher, tuple(copies[:NUM_EXAMPLES]))
+
+
+def _count_pieces(texts: Sequence[str]) -> csr_array:
+    counter = CountVectorizer(analyzer=_pieces, binary=True)  # pyright: ignore[reportArgumentType] -- stubs leave functions out
+    return csr_array(counter.fit_transform(texts), dtype=np.float32)
+
+
+def _jaccard(pieces: csr_array, start: int, stop: int) -> NDArray[np.float32]:
+    """Of the rows from `start` to `stop`, with all up to `stop`."""
+    sizes = np.asarray(pieces.sum(axis=1)).ravel()
+    common = (pieces[start:stop] @ pieces[:stop].T).toarray()
+    return common / (sizes[start:stop, None] + sizes[None, :stop] - common)
 
 
 def _pieces(text: str) -> set[str]:
@@ -151,7 +162,9 @@ def measure_drift(real_rows: Sequence[Example], teacher_rows: Sequence[Example],
     labels = sorted({*real_labels, *teacher_labels})
     shares = [np.array([counts[label] for label in labels]) / counts.total() for counts in (real_labels, teacher_labels)]
     # Of what is counted word by word more rows are affordable than of what is learned, but not all of a million.
-    real_words, teacher_words = ([_words(row.text) for row in _draw(rows, 50 * DRAWN_ROWS, seed)] for rows in (real_rows, teacher_rows))
+    real_words, teacher_words = (
+        [_words(whole(row.content)) for row in _draw(rows, 50 * DRAWN_ROWS, seed)] for rows in (real_rows, teacher_rows)
+    )
     real_lengths, teacher_lengths = ([len(words) for words in rows] for rows in (real_words, teacher_words))
     separability, p_value, by_label = _tell_apart(real_rows, teacher_rows, seed)
     classes = [ClassDrift(label, real_labels[label], teacher_labels[label], by_label.get(label)) for label in labels]
@@ -203,7 +216,7 @@ def _tell_apart(
         return None, None, {}
     rows = [*real, *teacher]
     is_teacher = np.repeat([False, True], [len(real), len(teacher)])
-    scores = _out_of_fold_scores([row.text for row in rows], is_teacher, seed)
+    scores = _out_of_fold_scores([whole(row.content) for row in rows], is_teacher, seed)
     labels = np.array([_label(row) for row in rows])
     by_label = {
         label: float(roc_auc_score(is_teacher[labels == label], scores[labels == label]))

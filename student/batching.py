@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from engine.text import Content
 from student.predictions import AnyPredictions, TextPredictor, joined
 
 
@@ -24,7 +25,7 @@ class BusyError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    texts: Sequence[str]
+    texts: Sequence[Content]
     answer: asyncio.Future[AnyPredictions]
     parts: list[AnyPredictions] = field(default_factory=list[AnyPredictions])
     num_taken: int = 0
@@ -64,7 +65,7 @@ class Batcher:
         """Texts that no batch has taken yet."""
         return self._num_waiting
 
-    async def predict(self, texts: Sequence[str]) -> AnyPredictions:
+    async def predict(self, texts: Sequence[Content]) -> AnyPredictions:
         """In the order of the texts. BusyError if they are more than may wait now. Who is cancelled gives up the places of his texts."""
         if self._num_waiting + len(texts) > self.max_waiting:
             raise BusyError

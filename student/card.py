@@ -26,7 +26,12 @@ CARD = "README.md"
 _TEMPLATE = "model_card.md.jinja"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MAX_CONFUSIONS = 5
-_PIPELINES = {"classification": "text-classification", "multi_label": "text-classification", "ner": "token-classification"}
+_PIPELINES = {
+    "classification": "text-classification",
+    "multi_label": "text-classification",
+    "ner": "token-classification",
+    "pair": "text-classification",
+}
 
 # What means something to Markdown, or to the extensions of those who show it: $ begins a formula, :// and www. a link, @ a name.
 # An underscore within a word means nothing, and is frequent in labels.
@@ -53,6 +58,7 @@ def render_card(run: RunDir, final: FinalReport, max_length: int) -> str:
         metadata=_metadata(config, final),
         marks_spans=config.task.kind == "ner",
         has_sets=config.task.kind == "multi_label",
+        reads_pairs=config.task.kind == "pair",
         name=config.name,
         domain=config.task.domain,
         encoder=_model_name(config.student.encoder),

@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 from engine.errors import UserError
 from engine.records import Example
 from engine.reports import ClassDifference, Comparison, Difference, Disagreement
+from engine.text import whole
 from student.evaluation import class_scores, overall_scores
 from student.inference import LogProbabilities
 from student.label_set_comparison import compare_sets
@@ -29,7 +30,12 @@ def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence
     says beyond the other's labels is just wrong.
     """
     if first.kind != second.kind:
-        what = {"classification": "gives a text one label", "multi_label": "gives a text any number of labels", "ner": "marks spans"}
+        what = {
+            "classification": "gives a text one label",
+            "multi_label": "gives a text any number of labels",
+            "ner": "marks spans",
+            "pair": "gives two texts one label",
+        }
         raise UserError(
             f"one of the students {what[first.kind]} and the other {what[second.kind]}; two students of one kind can be compared"
         )
@@ -44,7 +50,7 @@ def compare_students(first: TextPredictor, second: TextPredictor, rows: Sequence
                     "two students are compared on rows whose labels both know"
                 )
     names = tuple(dict.fromkeys((*first.labels, *second.labels)))
-    texts = [row.text for row in rows]
+    texts = [row.content for row in rows]
     one, other = (student.predict_texts(texts, batch_size) for student in (first, second))
     if first.kind == "multi_label":
         compared = compare_sets(rows, sets_only(one), sets_only(other), names, num_draws=NUM_DRAWS, num_examples=NUM_EXAMPLES)
@@ -131,7 +137,7 @@ def _disagreements(
     order = chosen[np.argsort(-by[chosen].max(axis=1), kind="stable")][:NUM_EXAMPLES] if len(chosen) else chosen
     return tuple(
         Disagreement(
-            rows[row].text,
+            whole(rows[row].content),
             rows[row].label,
             names[int(first[row].argmax())],
             float(np.exp(first[row].max())),

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from engine.text import readable
+from engine.text import Content, parts, readable
 from student.bio import Places, places_of
 from student.predictions import pad
 
@@ -36,9 +36,16 @@ class Rows:
     """Of each row's tokens, as `student.bio` makes them; None where texts have labels."""
     places: Sequence[Places] | None = None
     """Of each row's tokens; there where `tags` are."""
+    firsts: Sequence[int] | None = None
+    """How many of each row's tokens are of the first text of its pair; None where rows are no pairs, or the network does not tell the texts
+    of one apart but by the tokens between them."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def without_firsts(self) -> Rows:
+        """For a network that is not told which tokens are of which text."""
+        return replace(self, firsts=None)
 
     def take(self, numbers: Sequence[int]) -> Rows:
         """The rows with these numbers, in this order."""
@@ -52,29 +59,42 @@ class Tokenised(NamedTuple):
     """Texts that were longer than the network reads."""
     places: list[Places]
     """Of the tokens of each text, if they were asked for."""
+    firsts: list[int]
+    """As in Rows, of pairs; whether the network wants to be told is not looked at here."""
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
-    """Cut at the tokenizer's `model_max_length`."""
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Content]) -> list[Tokens]:
+    """Cut at the tokenizer's `model_max_length`; of a pair the longer text first, so that both are read."""
     return tokenise_counting(tokenizer, texts).tokens
 
 
-def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, with_places: bool = False) -> Tokenised:
+def tokenise_counting(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Content], *, with_places: bool = False) -> Tokenised:
+    """All are texts, or all are pairs."""
     if not texts:
-        return Tokenised([], 0, [])
-    encoded = tokenizer([readable(text) for text in texts], truncation=True)
+        return Tokenised([], 0, [], [])
+    # As lists of first and of second texts: a tokenizer takes a list of pairs for one text in words.
+    firsts, *seconds = [[*map(readable, column)] for column in zip(*map(parts, texts), strict=True)]
+    encoded = tokenizer(firsts, seconds[0] if seconds else None, truncation=True, return_token_type_ids=True if seconds else None)
     tokens: list[Tokens] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
     # A tokenizer that adds nothing of its own makes no token of an empty text, and a network wants one to read.
     filler = tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else 0
     encodings = encoded.encodings or ()
     num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
-    places = [places_of(text, encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True)] if with_places else []
-    return Tokenised([row if len(row) else [filler] for row in tokens], num_cut, places)
+    places: list[Places] = []
+    if with_places:
+        places = [places_of(parts(text)[0], encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True)]
+    types: list[list[int]] = encoded.get("token_type_ids", []) if seconds else []  # pyright: ignore[reportAssignmentType]
+    return Tokenised([row if len(row) else [filler] for row in tokens], num_cut, places, [row.count(0) for row in types])
 
 
-def collate(tokens: Sequence[Tokens], padding: int, device: torch.device) -> dict[str, torch.Tensor]:
+def collate(tokens: Sequence[Tokens], padding: int, device: torch.device, firsts: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
     """As `student.predictions.pad`, on a device."""
-    return {name: torch.from_numpy(values).to(device) for name, values in pad(tokens, padding).items()}
+    return {name: torch.from_numpy(values).to(device) for name, values in pad(tokens, padding, firsts).items()}
+
+
+def firsts_of(firsts: Sequence[int] | None, rows: Sequence[int]) -> list[int] | None:
+    """Of some rows, where there are any."""
+    return None if firsts is None else [firsts[row] for row in rows]
 
 
 def num_steps(num_rows: int, batch_size: int, min_steps: int) -> int:

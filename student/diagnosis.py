@@ -70,7 +70,7 @@ def as_predictions(rows: Sequence[Example], predicted: LogProbabilities, names: 
     probabilities = np.exp(predicted)
     own = probabilities[np.arange(len(rows)), [position[row.label] for row in rows]]
     return [
-        Mined(round, MinedRow(row.text, row.label, names[int(guess)], float(confidence)), float(share), learned)
+        Mined(round, MinedRow(row.text, row.label, names[int(guess)], float(confidence), text_pair=row.text_pair), float(share), learned)
         for row, guess, confidence, share in zip(rows, predicted.argmax(axis=1), probabilities.max(axis=1), own, strict=True)
     ]
 
@@ -99,7 +99,7 @@ def plan_renewal(predictions: Sequence[Mined], budget: int, seed: int) -> Renewa
     known = {stratum(row) for row in learn}
     return Renewal(
         old=tuple(sorted(index for index in old if stratum(predictions[index].row) in known)),
-        learn=tuple(Example(row.text, row.label, row.spans, row.labels) for row in learn),
+        learn=tuple(row.example for row in learn),
     )
 
 

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from engine.errors import ExportError, UserError
-from engine.records import TaskKind
+from engine.records import ONE_LABEL, TaskKind
+from engine.text import Content
 from student.checkpoint import STATE
-from student.data import collate, tokenise
+from student.data import collate, tokenise_counting
 from student.hardware import Hardware
 from student.model import Student, load_student
 from student.onnx_predictor import INSTALL, ONNX_FILES, OnnxPredictor
@@ -77,7 +78,7 @@ class Exported:
 
 
 def export_student(
-    source: Path, target: Path, formats: Sequence[Format], texts: Sequence[str], card: str | None = None, *, is_measured: bool = False
+    source: Path, target: Path, formats: Sequence[Format], texts: Sequence[Content], card: str | None = None, *, is_measured: bool = False
 ) -> Exported:
     """`texts` are what a graph is compared with the student on. `card` takes the place of the README.md in `source`. `is_measured`: a graph
     of rounded weights is written however far it agrees, for who wants to know what it is worth.
@@ -127,7 +128,9 @@ def _copy(source: Path, target: Path, card: str | None) -> None:
         (target / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_graphs(student: Student, folder: Path, formats: Sequence[Format], texts: Sequence[str], *, is_measured: bool) -> list[Agreement]:
+def _write_graphs(
+    student: Student, folder: Path, formats: Sequence[Format], texts: Sequence[Content], *, is_measured: bool
+) -> list[Agreement]:
     if not formats:
         return []
     (folder / "onnx").mkdir()
@@ -170,7 +173,9 @@ def _describe(graphs: Sequence[Agreement], card: Path) -> None:
 def _trace(student: Student, file: Path) -> None:
     """The exporter that traces. The newer one, by torch.export, makes the same graphs in more than ten times the time."""
     # Padding and batches of more than one row have to be in the example, or the tracer takes them for what never comes.
-    example = collate(tokenise(student.tokenizer, ["a", "a longer example"]), student.padding, torch.device("cpu"))
+    texts: list[Content] = ["a", "a longer example"] if student.kind != "pair" else [("a", "b"), ("a longer example", "and a second")]
+    tokens, _, _, firsts = tokenise_counting(student.tokenizer, texts)
+    example = collate(tokens, student.padding, torch.device("cpu"), firsts if student.tells_apart else None)
     model = cast(Any, student.model).cpu().eval()
     attention = model.config._attn_implementation
     inner = {0: "rows", 1: "tokens"}
@@ -196,7 +201,7 @@ def _trace(student: Student, file: Path) -> None:
         model.set_attn_implementation(attention)
 
 
-def _quantise(folder: Path, texts: Sequence[str], expected: AnyPredictions) -> Agreement:
+def _quantise(folder: Path, texts: Sequence[Content], expected: AnyPredictions) -> Agreement:
     """Both ways, of which the one stays that is nearer to the student."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -212,7 +217,9 @@ def _quantise(folder: Path, texts: Sequence[str], expected: AnyPredictions) -> A
     return best
 
 
-def _compare(folder: Path, backend: Format, texts: Sequence[str], expected: AnyPredictions, per_channel: bool | None = None) -> Agreement:
+def _compare(
+    folder: Path, backend: Format, texts: Sequence[Content], expected: AnyPredictions, per_channel: bool | None = None
+) -> Agreement:
     # Through the folder, as its user will: words and labels are compared too.
     found = OnnxPredictor.load(folder, backend).predict_texts(texts)
     if found.labels != expected.labels:
@@ -247,8 +254,8 @@ def _share_of_same(found: AnyPredictions, expected: AnyPredictions) -> float:
 
 
 def _require(found: Agreement, kind: TaskKind) -> None:
-    least = (MIN_SAME_LABELS if kind == "classification" else MIN_SAME_OF_SEVERAL)[found.backend]
-    things = {"classification": "rows keep their label", "multi_label": "labels are the same", "ner": "spans are the same"}[kind]
+    least = (MIN_SAME_LABELS if kind in ONE_LABEL else MIN_SAME_OF_SEVERAL)[found.backend]
+    things = {"multi_label": "labels are the same", "ner": "spans are the same"}.get(kind, "rows keep their label")
     problem = ""
     # What is no number compares as false: asked for what should be, it fails.
     if not found.same_labels >= least:

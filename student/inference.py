@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from student.data import Tokens, collate, sorted_batches
+from student.data import Tokens, collate, firsts_of, sorted_batches
 from student.hardware import Hardware
 from student.heads import LogProbabilities, cross_entropy
 from student.memory import RowLimit
@@ -17,9 +17,11 @@ __all__ = ["LogProbabilities", "cross_entropy", "predict"]
 
 
 @torch.inference_mode()
-def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batch_size: int) -> LogProbabilities:
-    """In the order of `tokens`; see LogProbabilities. Leaves the model in evaluation mode, on the device of `hardware`. Batches that memory
-    has no room for are computed in pieces.
+def predict(
+    student: Student, tokens: Sequence[Tokens], hardware: Hardware, batch_size: int, firsts: Sequence[int] | None = None
+) -> LogProbabilities:
+    """In the order of `tokens`; see LogProbabilities. `firsts` as in Rows. Leaves the model in evaluation mode, on the
+    device of `hardware`. Batches that memory has no room for are computed in pieces.
     """
     model = student.model.to(hardware.device).eval()  # pyright: ignore[reportArgumentType] -- transformers wraps `to`
     lengths = [len(row) for row in tokens]
@@ -32,7 +34,8 @@ def predict(student: Student, tokens: Sequence[Tokens], hardware: Hardware, batc
             piece = batch[done : done + limit.rows]
             try:
                 with hardware.autocast():
-                    logits: torch.Tensor = model(**collate([tokens[row] for row in piece], student.padding, hardware.device)).logits
+                    inputs = collate([tokens[row] for row in piece], student.padding, hardware.device, firsts_of(firsts, piece))
+                    logits: torch.Tensor = model(**inputs).logits
             except RuntimeError as error:
                 limit.halve(error, len(piece))
             else:

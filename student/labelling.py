@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.text import parts
 from student.predictions import AnyPredictions, SetPredictions, TextPredictor, labels_only
 from student.row_reader import Chunk
 from student.row_writer import Answers, Write
@@ -18,7 +19,7 @@ class Tally:
     cut: int = 0
     """Longer than the student reads."""
     empty: int = 0
-    """Nothing but white space: they have a label, as any text has."""
+    """Nothing but white space, in one text of a pair too: they have a label, as any text has."""
     problems: int = 0
     """Could not be labelled."""
     first_problem: str = ""
@@ -66,7 +67,7 @@ def _label(predictor: TextPredictor, chunk: Chunk, batch_size: int, probabilitie
         probabilities=[everything.get(row) for row in order] if probabilities else None,
         problem=[chunk.problems.get(row) for row in order],
     )
-    empty = sum(not text.strip() for text in texts)
+    empty = sum(not all(map(str.strip, parts(text))) for text in texts)
     first = chunk.problems[min(chunk.problems)] if chunk.problems else ""
     return answers, Tally(len(order), predictions.num_cut, empty, len(chunk.problems), first)
 

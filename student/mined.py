@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.rundir import read_json, write_json
+from engine.text import Content
 from student.diagnosis import Mined
 
 
@@ -48,10 +49,10 @@ class MinedLog:
 
     def read(self, round: int, most: int) -> list[Mined]:
         """The latest prediction of each row, by the order of rounds up to this one; of the newest that come to `most` rows."""
-        latest: dict[tuple[int, str], Mined] = {}
+        latest: dict[tuple[int, Content], Mined] = {}
         for _, predictions in self._files(round):
             for mined in reversed(predictions):
-                latest.setdefault((mined.round, mined.row.text), mined)
+                latest.setdefault((mined.round, mined.row.content), mined)
             if len(latest) >= most:
                 break
         return list(latest.values())[:most][::-1]
@@ -80,7 +81,7 @@ class _Newest:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._by_learned: dict[int, dict[tuple[int, str], Mined]] = {}
+        self._by_learned: dict[int, dict[tuple[int, Content], Mined]] = {}
 
     def __iter__(self) -> Iterator[Mined]:
         return (mined for group in self._by_learned.values() for mined in group.values())
@@ -97,4 +98,4 @@ class _Newest:
 
     def discard(self, mined: Mined) -> None:
         for group in self._by_learned.values():
-            group.pop((mined.round, mined.row.text), None)
+            group.pop((mined.round, mined.row.content), None)

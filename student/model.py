@@ -34,7 +34,7 @@ from engine.errors import UserError
 from engine.records import TaskKind
 from student.encoder import check_encoder, encoder_source
 from student.heads import HEADS, Head
-from student.predictions import SEVERAL_LABELS, kind_in, thresholds_in
+from student.predictions import READS_PAIRS, SEVERAL_LABELS, kind_in, tells_apart, thresholds_in
 
 MEAN_WEIGHT = 8.0
 """How much the mean outweighs the first token where the added layer sums the two."""
@@ -65,6 +65,11 @@ class Student:
     def thresholds(self) -> tuple[float, ...]:
         """Of each label, the probability from which on it is said; () where a text gets its most probable one, or spans."""
         return thresholds_in(self.model.config.to_dict(), len(self.labels)) if self.kind == "multi_label" else ()
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether it reads pairs, and is told which tokens are of which text."""
+        return self.kind == "pair" and tells_apart(self.model.config.to_dict())
 
     @property
     def max_length(self) -> int:
@@ -103,6 +108,8 @@ def new_student(config: StudentConfig, labels: Sequence[str], seed: int, kind: T
             model_config.id2label = dict(enumerate(outputs))
             model_config.label2id = {output: index for index, output in enumerate(outputs)}
             model_config.problem_type = SEVERAL_LABELS if kind == "multi_label" else None
+            if kind == "pair":
+                setattr(model_config, READS_PAIRS, True)
             model_config.num_hidden_layers += int(is_mean_pooled)
             model, loading = head.auto_model.from_pretrained(
                 source,
@@ -157,6 +164,11 @@ def load_student(folder: Path) -> Student:
 
 
 def save_student(student: Student, folder: Path) -> None:
+    if student.tells_apart:
+        # Tokenizers of no model's own class do not hand on the types of tokens unless told so, and a pipeline of transformers would say
+        # something else than the student.
+        names = [*dict.fromkeys((*student.tokenizer.model_input_names, "token_type_ids"))]
+        student.tokenizer.init_kwargs["model_input_names"] = student.tokenizer.model_input_names = names
     with _quiet():
         student.model.save_pretrained(folder)
         student.tokenizer.save_pretrained(folder)

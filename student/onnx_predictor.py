@@ -19,8 +19,8 @@ from scipy.special import log_expit, log_softmax
 from tokenizers import Tokenizer
 
 from engine.errors import UserError
-from engine.records import TaskKind
-from engine.text import readable
+from engine.records import ONE_LABEL, TaskKind
+from engine.text import Content, parts, readable
 from student.bio import places_of, span_types
 from student.predictions import (
     AnyPredictions,
@@ -29,8 +29,10 @@ from student.predictions import (
     SpanPredictions,
     answers,
     batches_by_length,
+    check_contents,
     kind_in,
     pad,
+    tells_apart,
     thresholds_in,
 )
 
@@ -60,6 +62,8 @@ class OnnxPredictor:
     """Tags, where it marks spans; none where it gives a text one, or any number, of `labels`."""
     thresholds: tuple[float, ...] = ()
     """Of each label the probability from which on it is said, where a text may have several."""
+    tells_apart: bool = False
+    """Whether the graph is told which tokens are of which text of a pair."""
 
     @classmethod
     def load(cls, folder: Path, backend: str = "onnx", threads: int = 0) -> Self:
@@ -85,30 +89,36 @@ class OnnxPredictor:
         filler = tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
         thresholds = thresholds_in(config, len(labels)) if kind == "multi_label" else ()
         padding = config.get("pad_token_id") or 0
-        return cls(_open_session(file, threads), tokenizer, labels, max_length, padding, filler or 0, kind, outputs, thresholds)
+        session, told = _open_session(file, threads), kind == "pair" and tells_apart(config)
+        return cls(session, tokenizer, labels, max_length, padding, filler or 0, kind, outputs, thresholds, told)
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
-        """In the order of the texts."""
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> AnyPredictions:
+        """In the order of the texts, or of the pairs."""
+        check_contents(texts, self.kind)
         # The fast way does not say where tokens stand.
         encode = self.tokenizer.encode_batch if self.kind == "ner" else self.tokenizer.encode_batch_fast
-        encodings = encode([readable(text) for text in texts])
+        encodings = encode([readable(text) if isinstance(text, str) else (readable(text[0]), readable(text[1])) for text in texts])
         tokens = [encoding.ids or [self.filler] for encoding in encodings]
         num_cut = sum(bool(encoding.overflowing) for encoding in encodings)
-        predicted = self.log_probabilities(tokens, batch_size)
+        firsts = [encoding.type_ids.count(0) for encoding in encodings] if self.tells_apart else None
+        predicted = self.log_probabilities(tokens, batch_size, firsts)
         if self.kind == "multi_label":
             return SetPredictions(self.labels, predicted, self.thresholds, num_cut)
-        if self.kind == "classification":
+        if self.kind in ONE_LABEL:
             return Predictions(self.labels, predicted, num_cut)
-        places = (places_of(text, encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True))
+        places = (places_of(parts(text)[0], encoding.offsets or [(0, 0)]) for text, encoding in zip(texts, encodings, strict=True))
         return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
 
-    def log_probabilities(self, tokens: Sequence[Sequence[int]], batch_size: int = 64) -> NDArray[np.float64]:
-        """Of rows that are tokens already, in their order; of each token where it marks spans."""
+    def log_probabilities(
+        self, tokens: Sequence[Sequence[int]], batch_size: int = 64, firsts: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Of rows that are tokens already, in their order; of each token where it marks spans. `firsts` as of `pad`."""
         lengths = [len(row) for row in tokens]
         ends = np.cumsum([0, *(lengths if self.kind == "ner" else [1] * len(tokens))])
         result = np.empty((ends[-1], len(self.outputs or self.labels)))
         for batch in batches_by_length(lengths, batch_size):
-            outputs: Any = self.session.run(["logits"], pad([tokens[row] for row in batch], self.padding))
+            inputs = pad([tokens[row] for row in batch], self.padding, None if firsts is None else [firsts[row] for row in batch])
+            outputs: Any = self.session.run(["logits"], inputs)
             places = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in batch])
             logits = answers(outputs[0].astype(np.float64), [lengths[row] for row in batch])
             result[places] = log_expit(logits) if self.kind == "multi_label" else log_softmax(logits, axis=1)

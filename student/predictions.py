@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import UserError
 from engine.records import Example, TaskKind
+from engine.text import Content
 from student.bio import Places
 from student.span_decoding import GuessedSpans, decode_spans
 
@@ -18,6 +19,8 @@ MARKS_SPANS = "ForTokenClassification"
 """How the architectures end, in a `config.json`, of students that mark spans."""
 SEVERAL_LABELS = "multi_label_classification"
 """The `problem_type`, in a `config.json`, of students that give a text any number of labels."""
+READS_PAIRS = "reads_pairs"
+"""In a `config.json`, true for students that give one label to two texts together."""
 UNDECIDED = 0.5
 """The probability from which on a label is said, where none was fitted."""
 DIGITS = 6
@@ -28,6 +31,8 @@ def kind_in(config: Mapping[str, Any]) -> TaskKind:
     """The kind of task, as in TaskSpec, that a student with this `config.json` was trained for."""
     if any(name.endswith(MARKS_SPANS) for name in config.get("architectures") or ()):
         return "ner"
+    if config.get(READS_PAIRS):
+        return "pair"
     return "multi_label" if config.get("problem_type") == SEVERAL_LABELS else "classification"
 
 
@@ -226,9 +231,26 @@ class TextPredictor(Protocol):
         """Tokens of a text that it reads; the rest is cut."""
         ...
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
-        """Texts of like length are computed together, so give many batches' worth at a time."""
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> AnyPredictions:
+        """Texts of like length are computed together, so give many batches' worth at a time. UserError for texts where this student reads
+        pairs, and for pairs where it reads texts.
+        """
         ...
+
+
+def check_contents(texts: Sequence[Content], kind: TaskKind) -> None:
+    """UserError as of `TextPredictor.predict_texts`."""
+    if any(isinstance(text, tuple) is not (kind == "pair") for text in texts):
+        if kind == "pair":
+            raise UserError("this student gives a label to two texts together; expected pairs, each with a text and a second one")
+        raise UserError("this student reads one text at a time; expected texts, not pairs")
+
+
+def tells_apart(config: Mapping[str, Any]) -> bool:
+    """Whether a network with this `config.json` is told which tokens are of the first text of a pair, and which of the second. Others know
+    them by the tokens that a tokenizer puts between the two.
+    """
+    return (config.get("type_vocab_size") or 0) > 1
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -243,11 +265,19 @@ def answers(values: NDArray[Any], lengths: Sequence[int]) -> NDArray[Any]:
     return values if values.ndim == 2 else np.concatenate([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
-def pad(tokens: Sequence[Sequence[int] | NDArray[np.int32]], padding: int) -> dict[str, NDArray[np.int64]]:
-    """A batch as a network takes it, padded to its longest row."""
+def pad(
+    tokens: Sequence[Sequence[int] | NDArray[np.int32]], padding: int, firsts: Sequence[int] | None = None
+) -> dict[str, NDArray[np.int64]]:
+    """A batch as a network takes it, padded to its longest row. `firsts`: how many of a row's tokens are of the first text of a pair, for
+    networks that are told so.
+    """
     ids = np.full((len(tokens), max(map(len, tokens))), padding, np.int64)
     mask = np.zeros_like(ids)
     for place, row in enumerate(tokens):
         ids[place, : len(row)] = row
         mask[place, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if firsts is not None:
+        types = (np.arange(ids.shape[1]) >= np.asarray(firsts)[:, None]) & (mask > 0)
+        inputs["token_type_ids"] = types.astype(np.int64)
+    return inputs

@@ -1,4 +1,6 @@
-"""A trained student at work in PyTorch: texts in, a label, labels or spans out. `student.onnx_predictor` does the same without PyTorch."""
+"""A trained student at work in PyTorch: texts (or pairs) in, a label, labels or spans out. `student.onnx_predictor` does the same without
+PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Self
 
 from engine.errors import UserError
 from engine.records import Example, TaskKind
+from engine.text import Content
 from student.data import tokenise_counting
 from student.evaluation import ScoreCard, score
 from student.hardware import Hardware, choose_hardware
@@ -23,6 +26,7 @@ from student.predictions import (
     SetPredictions,
     SpanPredictions,
     TextPredictor,
+    check_contents,
     labels_only,
     names_in,
     sets_only,
@@ -58,8 +62,9 @@ class Predictor:
     def max_length(self) -> int:
         return self.student.max_length
 
-    def predict(self, texts: Sequence[str], batch_size: int = 64) -> list[Prediction]:
-        """In the order of the texts; texts of like length are computed together, so give many at a time. UserError for a student that
+    def predict(self, texts: Sequence[Content], batch_size: int = 64) -> list[Prediction]:
+        """In the order of the texts, or of the pairs of a student that reads those; those of like length are computed together, so give
+        many at a time. UserError for a student that
         marks spans, or gives a text any number of labels: ask `predict_spans`, or `predict_sets`.
         """
         return labels_only(self.predict_texts(texts, batch_size)).best()
@@ -72,16 +77,17 @@ class Predictor:
         """The same of a student that marks spans; UserError for another one."""
         return spans_only(self.predict_texts(texts, batch_size)).best()
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> AnyPredictions:
-        tokens, num_cut, places = tokenise_counting(self.student.tokenizer, texts, with_places=self.kind == "ner")
-        predicted = predict(self.student, tokens, self.hardware, batch_size)
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> AnyPredictions:
+        check_contents(texts, self.kind)
+        tokens, num_cut, places, firsts = tokenise_counting(self.student.tokenizer, texts, with_places=self.kind == "ner")
+        predicted = predict(self.student, tokens, self.hardware, batch_size, firsts if self.student.tells_apart else None)
         if self.kind == "ner":
             return SpanPredictions(self.labels, predicted, tuple(places), num_cut)
         if self.kind == "multi_label":
             return SetPredictions(self.labels, predicted, self.student.thresholds, num_cut)
         return Predictions(self.labels, predicted, num_cut)
 
-    def log_probabilities(self, texts: Sequence[str], batch_size: int = 64) -> LogProbabilities:
+    def log_probabilities(self, texts: Sequence[Content], batch_size: int = 64) -> LogProbabilities:
         return self.predict_texts(texts, batch_size).log_probabilities
 
 
@@ -89,7 +95,7 @@ def score_rows(predictor: TextPredictor, rows: Sequence[Example], batch_size: in
     """UserError for a row with a label, or a type of entity, that the student does not have."""
     names = predictor.labels
     position = {name: index for index, name in enumerate(names)}
-    predicted = predictor.predict_texts([row.text for row in rows], batch_size)
+    predicted = predictor.predict_texts([row.content for row in rows], batch_size)
     for number, row in enumerate(rows, start=1):
         for name in names_in(row, predictor.kind):
             if name not in position:

@@ -1,5 +1,5 @@
-"""What the row cache keeps of a row beside its tokens, by what the task asks: its label, its labels, or its spans with the tags
-that stand for them.
+"""What the row cache keeps of a row beside its tokens, by what the task asks: its label (of a text, or of two), its labels, or its spans
+with the tags that stand for them.
 """
 
 # pyright: reportUnknownParameterType=false
@@ -18,8 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from engine.errors import StoreError
 from engine.records import Example, Span, TaskKind
 from engine.store import escape, unescape
+from engine.text import Content
 from student.bio import Tagging, to_tags
-from student.data import tokenise_counting
+from student.data import Tokenised, tokenise_counting
 
 ROW_SCHEMA = pa.schema(
     [
@@ -55,16 +56,21 @@ class RowColumns(Protocol):
         """The column of the samples table that says what a row is."""
         ...
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of both tables that hold the text, or the texts of a pair."""
+        ...
+
     def stored(self, rows: Sequence[Example]) -> pa.Array:
         """These rows as that column would hold them."""
         ...
 
-    def encode(self, texts: Sequence[str], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
+    def encode(self, texts: Sequence[Content], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
         """StoreError for what is none of the task's."""
         ...
 
     def examples(self, rows: pa.Table) -> list[Example]:
-        """Of its columns `text`, `label` and `source`."""
+        """Of its columns `texts`, `label` and `source`."""
         ...
 
 
@@ -73,6 +79,7 @@ class LabelColumns:
 
     schema = ROW_SCHEMA
     source = "label"
+    texts = ("text",)
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._names = tuple(labels)
@@ -81,16 +88,34 @@ class LabelColumns:
     def stored(self, rows: Sequence[Example]) -> pa.Array:
         return pa.array([escape(row.label) for row in rows], pa.string())
 
-    def encode(self, texts: Sequence[str], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
+    def encode(self, texts: Sequence[Content], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
         positions = pc.call_function("index_in", [source], pc.SetLookupOptions(self._stored_names))
         if positions.null_count:
             raise _unknown("label", source.filter(positions.is_null())[0].as_py(), round)
-        tokens, num_cut, _ = tokenise_counting(tokenizer, texts)
-        return Encoded({"label": positions, "tokens": pa.array(tokens, pa.list_(pa.int32()))}, num_cut)
+        found = tokenise_counting(tokenizer, texts)
+        return Encoded({"label": positions, "tokens": pa.array(found.tokens, pa.list_(pa.int32())), **self._beside(found)}, found.num_cut)
+
+    def _beside(self, found: Tokenised) -> dict[str, pa.Array]:
+        """Columns beside the label and the tokens."""
+        return {}
 
     def examples(self, rows: pa.Table) -> list[Example]:
         texts, labels = (rows.column(name).to_pylist() for name in ("text", "label"))
         return [Example(text, self._names[label]) for text, label in zip(texts, labels, strict=True)]
+
+
+class PairColumns(LabelColumns):
+    """Beside the tokens of both texts, how many of them are of the first; null where the tokenizer does not tell."""
+
+    schema = pa.schema([*ROW_SCHEMA, ("text_pair", pa.string()), ("first", pa.int32())])
+    texts = ("text", "text_pair")
+
+    def _beside(self, found: Tokenised) -> dict[str, pa.Array]:
+        return {"first": pa.array(found.firsts, pa.int32())} if found.firsts else {}
+
+    def examples(self, rows: pa.Table) -> list[Example]:
+        columns = (rows.column(name).to_pylist() for name in ("text", "text_pair", "label"))
+        return [Example(text, self._names[label], text_pair=second) for text, second, label in zip(*columns, strict=True)]
 
 
 class SetColumns:
@@ -100,6 +125,7 @@ class SetColumns:
 
     schema = pa.schema([*ROW_SCHEMA, ("labels", pa.list_(pa.string()))])
     source = "labels"
+    texts = ("text",)
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._positions = {label: position for position, label in enumerate(labels)}
@@ -107,21 +133,21 @@ class SetColumns:
     def stored(self, rows: Sequence[Example]) -> pa.Array:
         return pa.array([[escape(label) for label in row.labels] for row in rows], self.schema.field("labels").type)
 
-    def encode(self, texts: Sequence[str], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
+    def encode(self, texts: Sequence[Content], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
         if source.null_count:
             raise StoreError(f"a row of round {round} has no labels, not even none; the samples table was changed")
         rows = [[unescape(label) for label in row] for row in source.to_pylist()]
         if unknown := [label for row in rows for label in row if label not in self._positions]:
             raise _unknown("label", unknown[0], round)
         positions = [[self._positions[label] for label in row] for row in rows]
-        tokens, num_cut, _ = tokenise_counting(tokenizer, texts)
+        found = tokenise_counting(tokenizer, texts)
         columns = {
             "label": pa.array([min(row, default=len(self._positions)) for row in positions], pa.int32()),
-            "tokens": pa.array(tokens, pa.list_(pa.int32())),
+            "tokens": pa.array(found.tokens, pa.list_(pa.int32())),
             "distribution": pa.array(has_labels(positions, len(self._positions)), pa.list_(pa.float32())),
             "labels": source,
         }
-        return Encoded(columns, num_cut)
+        return Encoded(columns, found.num_cut)
 
     def examples(self, rows: pa.Table) -> list[Example]:
         texts, labels = (rows.column(name).to_pylist() for name in ("text", "labels"))
@@ -145,6 +171,7 @@ class SpanColumns:
         ]
     )
     source = "spans"
+    texts = ("text",)
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._types = tuple(labels)
@@ -153,7 +180,7 @@ class SpanColumns:
         spans = [[{"start": span.start, "end": span.end, "type": escape(span.type)} for span in row.spans] for row in rows]
         return pa.array(spans, self.schema.field("spans").type)
 
-    def encode(self, texts: Sequence[str], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
+    def encode(self, texts: Sequence[Content], source: pa.Array, tokenizer: PreTrainedTokenizerBase, round: int) -> Encoded:
         if source.null_count:
             raise StoreError(f"a row of round {round} has no spans, not even none; the samples table was changed")
         rows = [_spans(row) for row in source.to_pylist()]
@@ -184,5 +211,10 @@ def _unknown(what: str, name: str, round: int) -> StoreError:
     return StoreError(f"a row of round {round} has the {what} {name!r}, which is none of the task's; the samples table was changed")
 
 
-ROW_COLUMNS: dict[TaskKind, type[RowColumns]] = {"classification": LabelColumns, "multi_label": SetColumns, "ner": SpanColumns}
+ROW_COLUMNS: dict[TaskKind, type[RowColumns]] = {
+    "classification": LabelColumns,
+    "multi_label": SetColumns,
+    "ner": SpanColumns,
+    "pair": PairColumns,
+}
 """By the kind of task."""

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from engine.errors import UserError
 from engine.task.bad_lines import csv_delimiter
 from engine.task.row_files import data_files
+from engine.text import Content
 
 WINDOW_ROWS = 4096
 """Rows that are sorted by length together: enough that a batch pads little."""
@@ -38,8 +39,8 @@ _CSV_BLOCK_BYTES = 1 << 24
 class Chunk:
     """Some rows in their order. Either `records` or `batch` holds their columns, as the file had them."""
 
-    texts: Sequence[str]
-    """Empty where there is a problem."""
+    texts: Sequence[Content]
+    """What is to be labelled, texts or pairs; empty ones where there is a problem."""
     problems: Mapping[int, str]
     """Why a row cannot be labelled, by its position in `texts`."""
     records: Sequence[dict[str, Any]] | None = None
@@ -52,25 +53,25 @@ class Stream(Protocol):
     def read1(self, size: int = -1, /) -> bytes: ...
 
 
-def read_chunks(path: Path, column: str) -> Iterator[Chunk]:
+def read_chunks(path: Path, *columns: str) -> Iterator[Chunk]:
     """Of a .parquet, .csv or .jsonl file, or a folder with a Hugging Face dataset (`folder:split` chooses a split).
 
-    `column` holds the texts.
+    `columns`: the one that holds the texts, and a second where they are pairs.
     """
     for file in data_files(path):
         if file.suffix == ".jsonl":
             with _explained(file), file.open("rb") as lines:
-                yield from read_objects(iter(lambda: lines.readlines(WINDOW_BYTES), []), column)
+                yield from read_objects(iter(lambda: lines.readlines(WINDOW_BYTES), []), *columns)
         else:
-            yield from _read_batches(file, column)
+            yield from _read_batches(file, columns)
 
 
-def read_objects(windows: Iterable[Sequence[bytes]], column: str) -> Iterator[Chunk]:
-    """JSON lines. Rows may differ in their fields."""
+def read_objects(windows: Iterable[Sequence[bytes]], *columns: str) -> Iterator[Chunk]:
+    """JSON lines. Rows may differ in their fields; `columns` as above."""
     decoder = msgspec.json.Decoder()
     number = 0
     for lines in windows:
-        texts: list[str] = []
+        texts: list[Content] = []
         records: list[dict[str, Any]] = []
         problems: dict[int, str] = {}
         for line in lines:
@@ -78,22 +79,35 @@ def read_objects(windows: Iterable[Sequence[bytes]], column: str) -> Iterator[Ch
             if not line.strip():
                 continue
             record, problem = _decode(decoder, line)
-            text = record.get(column)
-            if not problem and not isinstance(text, str):
-                has = f"is {type(text).__name__}" if text is not None else "has no text"
-                problem = f"{column!r} {has}, expected a string"
+            found = [record.get(column) for column in columns]
+            for column, text in zip(columns, found, strict=True):
+                if not problem and not isinstance(text, str):
+                    has = f"is {type(text).__name__}" if text is not None else "has no text"
+                    problem = f"{column!r} {has}, expected a string"
             if problem:
                 problems[len(texts)] = f"line {number}: {problem}"
-            texts.append(text if isinstance(text, str) else "")
+            texts.append(_content([text if isinstance(text, str) else "" for text in found]))
             records.append(record)
         yield from _in_windows(texts, problems, records)
 
 
-def read_lines(windows: Iterable[Sequence[bytes]], column: str) -> Iterator[Chunk]:
-    """A text a line; an empty line is an empty text."""
+def read_lines(windows: Iterable[Sequence[bytes]], *columns: str) -> Iterator[Chunk]:
+    """A text a line, or the two of a pair with a tab between them; an empty line is an empty text."""
+    number = 0
     for lines in windows:
-        texts = [line.decode(errors="replace").rstrip("\r\n") for line in lines]
-        yield from _in_windows(texts, {}, [{column: text} for text in texts])
+        rows = [line.decode(errors="replace").rstrip("\r\n").split("\t", maxsplit=len(columns) - 1) for line in lines]
+        problems = {
+            place: f"line {number + place + 1}: one text, expected a pair with a tab between its texts"
+            for place, row in enumerate(rows)
+            if len(row) < len(columns)
+        }
+        number += len(rows)
+        texts = [_content([*row, *[""] * (len(columns) - len(row))]) for row in rows]
+        yield from _in_windows(texts, problems, [dict(zip(columns, row, strict=False)) for row in rows])
+
+
+def _content(texts: Sequence[str]) -> Content:
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
 def lines_at_once(stream: Stream) -> Iterator[list[bytes]]:
@@ -129,25 +143,31 @@ def _decode(decoder: msgspec.json.Decoder[Any], line: bytes) -> tuple[dict[str, 
     return (value, "") if isinstance(value, dict) else ({}, "a JSON value that is no object")
 
 
-def _in_windows(texts: Sequence[str], problems: Mapping[int, str], records: Sequence[dict[str, Any]]) -> Iterator[Chunk]:
+def _in_windows(texts: Sequence[Content], problems: Mapping[int, str], records: Sequence[dict[str, Any]]) -> Iterator[Chunk]:
     for start in range(0, len(texts), WINDOW_ROWS):
         here = range(start, min(start + WINDOW_ROWS, len(texts)))
         chosen = {row - start: problem for row, problem in problems.items() if row in here}
         yield Chunk(texts[here.start : here.stop], chosen, records=records[here.start : here.stop])
 
 
-def _read_batches(file: Path, column: str) -> Iterator[Chunk]:
+def _read_batches(file: Path, columns: Sequence[str]) -> Iterator[Chunk]:
     with _explained(file):
         schema, batches = _open(file)
-        if column not in schema.names:
-            raise UserError(f"{file}: no column {column!r}; it has {', '.join(schema.names)}; name another with --text-column")
+        for column, option in zip(columns, ("--text-column", "--text-pair-column"), strict=False):
+            if column not in schema.names:
+                raise UserError(f"{file}: no column {column!r}; it has {', '.join(schema.names)}; name another with {option}")
         number = 0
         for whole in batches:
             for start in range(0, whole.num_rows, WINDOW_ROWS):
                 batch = whole.slice(start, WINDOW_ROWS)
-                texts: list[str | None] = batch.column(column).cast(pa.string()).to_pylist()
-                problems = {row: f"row {number + row + 1}: {column!r} has no text" for row, text in enumerate(texts) if text is None}
-                yield Chunk([text or "" for text in texts], problems, batch=batch)
+                found: list[list[str | None]] = [batch.column(column).cast(pa.string()).to_pylist() for column in columns]
+                problems = {
+                    row: f"row {number + row + 1}: {column!r} has no text"
+                    for column, texts in zip(columns, found, strict=True)
+                    for row, text in enumerate(texts)
+                    if text is None
+                }
+                yield Chunk([_content([text or "" for text in row]) for row in zip(*found, strict=True)], problems, batch=batch)
                 number += batch.num_rows
 
 

@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError, UserError
-from engine.records import TaskKind
+from engine.records import ONE_LABEL, TaskKind
 from student.row_reader import Chunk
 from student.span_decoding import GuessedSpan
 
@@ -137,7 +137,7 @@ class TableWriter:
 
     def _predicted(self, answers: Answers) -> pa.Array:
         plain = [_plain(answer) for answer in answers.predicted]
-        if self._kind == "classification":
+        if self._kind in ONE_LABEL:
             return pa.array(plain, pa.string())
         kept = SPANS if self._kind == "ner" else pa.list_(pa.string())
         return pa.array([self._encode(said) for said in plain], pa.string() if self._path.suffix == ".csv" else kept)

@@ -26,7 +26,7 @@ from engine.errors import StoreError
 from engine.records import Example, TaskKind
 from engine.rundir import write_atomically
 from engine.store import unescape
-from engine.text import readable
+from engine.text import Content, parts, readable
 from student.data import Rows
 from student.row_columns import ROW_COLUMNS
 from student.tagging_losses import tagging_losses
@@ -54,9 +54,19 @@ class _Part:
 class RowCache:
     """One a worker; `labels` are the task's, `kind` as in TaskSpec."""
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], kind: TaskKind = "classification") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        kind: TaskKind = "classification",
+        *,
+        tells_apart: bool = False,
+    ) -> None:
+        """`tells_apart` as of Student."""
         self._folder = folder
         self._tokenizer = tokenizer
+        self._tells_apart = tells_apart
         self._columns = ROW_COLUMNS[kind](labels)
         self._version = _version(tokenizer, labels)
         self._parts: list[_Part] = []
@@ -87,17 +97,24 @@ class RowCache:
     def add_seed(self, rows: Iterable[Example]) -> range:
         """Round 0; to be followed by the others in order."""
         rows = list(rows)
-        return self._add(0, [row.text for row in rows], self._columns.stored(rows), {})
+        return self._add(0, [row.content for row in rows], self._columns.stored(rows), {})
 
     def add_samples(self, round: int, samples: pa.Table) -> range:
         """Rows of the samples table, as the store gives them. The numbers they get. StoreError for a label or type outside the task."""
         samples = samples.sort_by([("round", "ascending"), ("id", "ascending")])
-        texts = [unescape(text) for text in samples.column("text").to_pylist()]
+        columns = [[unescape(text) for text in self._strings(samples, name, round)] for name in self._columns.texts]
+        texts: list[Content] = [*zip(columns[0], columns[1], strict=True)] if len(columns) > 1 else [*columns[0]]
         extras = {
             ours: samples.column(theirs).combine_chunks()
             for ours, theirs in (("weight", "agreement"), ("distribution", "label_probabilities"))
         }
         return self._add(round, texts, samples.column(self._columns.source).combine_chunks(), extras)
+
+    def _strings(self, samples: pa.Table, name: str, round: int) -> list[str]:
+        column = samples.column(name)
+        if column.null_count:
+            raise StoreError(f"a row of round {round} has no {name}; the samples table was changed")
+        return column.to_pylist()
 
     def rows(self, numbers: Iterable[int]) -> Rows:
         tokens: list[NDArray[np.int32]] = []
@@ -105,12 +122,15 @@ class RowCache:
         token_places: list[NDArray[np.int32]] = []
         weights: list[float | None] = []
         distributions: list[list[float] | None] = []
+        firsts: list[int] = []
         numbers = np.fromiter(numbers, np.int64)
         for part, places in self._places(numbers):
             tokens += part.slices("tokens", places)
             if "tags" in part.lists:
                 tags += part.slices("tags", places)
                 token_places += [flat.reshape(-1, 2) for flat in part.slices("places", places)]
+            if self._tells_apart:
+                firsts += part.table.column("first").take(pa.array(places)).to_pylist()
             for name, values in (("weight", weights), ("distribution", distributions)):
                 column = part.table.column(name)
                 values += [None] * len(places) if column.null_count == len(column) else column.take(pa.array(places)).to_pylist()
@@ -119,12 +139,13 @@ class RowCache:
             self.labels[numbers].tolist(),
             None if _all_none(weights) else [1.0 if weight is None else weight for weight in weights],
             None if _all_none(distributions) else distributions,
-            *((tags, token_places) if "tags" in self._columns.schema.names else ()),
+            *((tags, token_places) if "tags" in self._columns.schema.names else (None, None)),
+            firsts if self._tells_apart else None,
         )
 
     def examples(self, numbers: Iterable[int]) -> list[Example]:
         numbers = np.fromiter(numbers, np.int64)
-        shown = [*dict.fromkeys(("text", "label", self._columns.source))]
+        shown = [*dict.fromkeys((*self._columns.texts, "label", self._columns.source))]
         return [
             example
             for part, places in self._places(numbers)
@@ -141,15 +162,16 @@ class RowCache:
             part = self._parts[int(parts[start])]
             yield part, (numbers[start:end] - part.first).tolist()
 
-    def _add(self, round: int, texts: Sequence[str], source: pa.Array, extras: dict[str, pa.Array]) -> range:
-        texts = [readable(text) for text in texts]
+    def _add(self, round: int, texts: Sequence[Content], source: pa.Array, extras: dict[str, pa.Array]) -> range:
         encoded = self._columns.encode(texts, source, self._tokenizer, round)
         longest = self._tokenizer.model_max_length
         if encoded.num_cut:
             log.warning("round %d: %d of %d texts are longer than %d tokens and are cut there", round, encoded.num_cut, len(texts), longest)
-        for loss in tagging_losses(texts, encoded.taggings, longest):
+        strings = [[readable(parts(text)[place]) for text in texts] for place in range(len(self._columns.texts))]
+        for loss in tagging_losses(strings[0], encoded.taggings, longest):
             log.warning("round %d: %s", round, loss)
-        columns = {"text": pa.array(texts, pa.string()), **extras, **encoded.columns}
+        kept = {name: pa.array(column, pa.string()) for name, column in zip(self._columns.texts, strings, strict=True)}
+        columns = {**kept, **extras, **encoded.columns}
         schema = self._columns.schema
         arrays = [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(texts), field.type) for field in schema]
         table = pa.Table.from_arrays(arrays, schema=schema.with_metadata({_KEY: self._version}))

@@ -4,6 +4,8 @@
                     -> {"predictions": [{"label": "…", "confidence": 0.98}, …]}
                     of a student that gives a text any number of labels
                     -> {"predictions": [{"labels": ["…", "…"], "confidence": 0.9}, …]}
+                    of a student that gives one label to two texts together; each of `texts` is a list of both, ["…", "…"]
+                    -> as of one that gives a text a label
                     of a student that marks spans
                     -> {"predictions": [{"spans": [{"start": 0, "end": 5, "type": "…", "confidence": 0.98}, …], "confidence": 0.9}, …]}
     GET  /health    -> {"status": "ok", "labels": […], …}
@@ -28,7 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from engine.errors import UserError
 from student.batching import Batcher, BusyError
-from student.predictions import SetPredictions, SpanPredictions, TextPredictor
+from student.predictions import SetPredictions, SpanPredictions, TextPredictor, check_contents
 from student.span_decoding import GuessedSpans
 
 RETRY_AFTER_S = 1
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    texts: list[str]
+    texts: list[str | tuple[str, str]]
     probabilities: bool = False
 
 
@@ -95,6 +97,11 @@ async def serving(
 def make_app(predictor: TextPredictor, batcher: Batcher, metrics: Metrics, limits: ServingLimits) -> web.Application:
     async def predict(request: web.Request) -> web.Response:
         wanted = _read(await request.read(), limits)
+        try:
+            check_contents(wanted.texts, predictor.kind)
+        except UserError as error:
+            example = '["…", "…"]' if predictor.kind == "pair" else '"…"'
+            raise _WrongRequestError(f'{error}; expected {{"texts": [{example}, …]}}') from None
         try:
             found = await batcher.predict(wanted.texts)
         except BusyError:

@@ -20,7 +20,7 @@ from torch import nn
 
 from engine.config import StudentConfig
 from engine.errors import StudentError
-from student.data import Rows, collate, num_steps, training_batches
+from student.data import Rows, collate, firsts_of, num_steps, training_batches
 from student.embedding import only_used_rows
 from student.hardware import Hardware
 from student.heads import Objective
@@ -73,7 +73,9 @@ def train(
         if moments is not None:
             take_up_moments(student, training.optimizer, moments, used)
         epoch, best_epoch, best_moments = training.run(epochs, validation, seed)
-    student.head.settle(student.model, validation, lambda: predict(student, validation.tokens, hardware, config.batch_size))
+    student.head.settle(
+        student.model, validation, lambda: predict(student, validation.tokens, hardware, config.batch_size, validation.firsts)
+    )
     return Training(epoch, best_epoch, time.perf_counter() - start, best_moments)
 
 
@@ -155,7 +157,7 @@ class _Epochs:
 
     def _accumulate(self, rows: Rows, piece: Sequence[int], total: float) -> torch.Tensor:
         student, device = self._student, self._hardware.device
-        inputs = collate([rows.tokens[row] for row in piece], student.padding, device)
+        inputs = collate([rows.tokens[row] for row in piece], student.padding, device, firsts_of(rows.firsts, piece))
         with self._hardware.autocast():
             logits: torch.Tensor = student.model(**inputs).logits
         losses = student.head.loss(logits, student.head.targets(rows, piece, device), self._objective)
@@ -170,7 +172,7 @@ class _Epochs:
         own = rows if ranks.count == 1 else rows.take(ranks.share(range(len(rows))))
         loss = 0.0
         if len(own):
-            predicted = predict(self._student, own.tokens, self._hardware, self._config.batch_size)
+            predicted = predict(self._student, own.tokens, self._hardware, self._config.batch_size, own.firsts)
             loss = self._student.head.mean_loss(predicted, own)
         return loss if ranks.count == 1 else ranks.add(loss * len(own), self._hardware.device) / len(rows)
 

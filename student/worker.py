@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from engine.config import RunConfig, restore_config
 from engine.errors import StoreError
-from engine.records import Example, Finish, TaskSpec
+from engine.records import Example, Finish, TaskSpec, as_example, content_of
 from engine.reports import FinalReport, PoolRow, StudentScores, WeaknessReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.runs.manifest import Manifest
@@ -56,7 +56,7 @@ from student.data import Rows
 from student.diagnosis import MAX_LEARNED_ROWS, Mined, assign_folds, mine, plan_renewal, stratum
 from student.evaluation import ScoreCard
 from student.hardware import choose_hardware, count_devices
-from student.inference import predict
+from student.inference import LogProbabilities, predict
 from student.kinds import kind_of
 from student.mined import MinedLog
 from student.model import Student, new_student
@@ -100,7 +100,7 @@ class Worker:
         devices = count_devices(config.student.devices, self._hardware, config.student.batch_size)
         self._team = Team(self._hardware, devices) if devices > 1 else None
         self._kind = kind_of(task.kind, task.label_names)
-        self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names, task.kind)
+        self._cache = RowCache(run.student / "rows", student.tokenizer, task.label_names, task.kind, tells_apart=student.tells_apart)
         strategy = config.strategy
         self._mined = MinedLog(run.student / "mined", strategy.right, strategy.hard + strategy.wrong)
         self._validation = self._encode(task.validation, "validation")
@@ -243,7 +243,7 @@ class Worker:
     def _report(self) -> None:
         """Evaluations row and weakness report of the student as it is."""
         progress, strategy = self.progress, self._config.strategy
-        predicted = predict(self._student, self._validation.tokens, self._hardware, self._config.student.batch_size)
+        predicted = self._answers(self._student, self._validation)
         card = self._kind.score(predicted, self._task.validation, self._validation, self._student.thresholds)
         append_evaluation(self._run, self._evaluation(card, progress.round, "validation", progress))
         match strategy.mining:
@@ -304,11 +304,11 @@ class Worker:
         if strategy.type != "pool" or strategy.pick != "uncertain" or task.pool is None:
             return None
         drawn = draw_texts(task.pool, POOL_ROWS, derive_seed(self._config.seed, round, "pool"))
-        refused = (row.text for row in read_rejections(self._run, pc.field("round") <= round))
-        learned = (row.text for row in self._cache.examples(range(len(self._cache))))
-        texts = unasked(drawn, chain(learned, refused, (row.text for rows in (task.validation, task.test) for row in rows)))
+        refused = (content_of(row) for row in read_rejections(self._run, pc.field("round") <= round))
+        learned = (row.content for row in self._cache.examples(range(len(self._cache))))
+        texts = unasked(drawn, chain(learned, refused, (row.content for rows in (task.validation, task.test) for row in rows)))
         # Rows have to be labelled to be encoded; what is said here of the label is not looked at.
-        examples = [Example(text, task.seed[0].label) for text in texts]
+        examples = [as_example(text, task.seed[0].label) for text in texts]
         mined = self._predict(examples, self._encode(examples), round) if examples else []
         # As many rounds may be asked before the next report comes.
         return least_sure([prediction.row for prediction in mined], (1 + self._config.loop.max_staleness) * strategy.rows_per_round)
@@ -351,7 +351,7 @@ class Worker:
         student = self._fresh_student(round)
         self._train(student, self._encode(renewal.learn), round)
         old = [predictions[index] for index in renewal.old]
-        examples = [Example(prediction.row.text, prediction.row.label, prediction.row.spans, prediction.row.labels) for prediction in old]
+        examples = [prediction.row.example for prediction in old]
         renewed = self._predict(examples, self._encode(examples), round, student, len(renewal.learn))
         return [replace(new, round=prediction.round) for new, prediction in zip(renewed, old, strict=True)]
 
@@ -372,14 +372,17 @@ class Worker:
     ) -> list[Mined]:
         """By a student that has learned `learned` rows; where none is given, by this one as it is."""
         student = student or self._student
-        predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
+        predicted = self._answers(student, rows)
         num_learned = self.progress.num_train_rows if learned is None else learned
         return self._kind.mined(predicted, examples, rows, round, num_learned, student.thresholds)
+
+    def _answers(self, student: Student, rows: Rows) -> LogProbabilities:
+        return predict(student, rows.tokens, self._hardware, self._config.student.batch_size, rows.firsts)
 
     def _score_on_test(self, round: int) -> StudentScores:
         student, progress, _ = load_checkpoint(self._run, round)
         rows = self._encode(self._task.test, "test")
-        predicted = predict(student, rows.tokens, self._hardware, self._config.student.batch_size)
+        predicted = self._answers(student, rows)
         card = self._kind.score(predicted, self._task.test, rows, student.thresholds)
         append_evaluation(self._run, self._evaluation(card, round, "test", progress))
         return StudentScores(round, card.scores, card.classes, card.confusions, card.intervals, card.calibration)
@@ -388,7 +391,8 @@ class Worker:
         return Evaluation(round, split, card.scores, card.classes, card.loss, progress.num_train_rows, progress.train_s, progress.epochs)
 
     def _encode(self, rows: Sequence[Example], name: str = "") -> Rows:
-        return self._kind.encode(self._student.tokenizer, rows, name)
+        encoded = self._kind.encode(self._student.tokenizer, rows, name)
+        return encoded if self._student.tells_apart else encoded.without_firsts()
 
 
 def make_student(config: RunConfig, task: TaskSpec, round: int) -> Student:

@@ -29,6 +29,7 @@ from engine.gates.near_duplicates import NearDuplicates
 from engine.records import Candidate, RejectionReason
 from engine.rundir import RunDir
 from engine.store import read_texts
+from engine.text import Content
 
 JUDGED_ROWS = 50_000
 HELD_OUT_ROWS = 2_000
@@ -108,7 +109,7 @@ def measure_gates(run: RunDir, judged_rows: int = JUDGED_ROWS) -> dict[str, Any]
 def _measure_gate(run: RunDir, held_out: Sequence[str], similarity: float | None) -> tuple[Gatekeeper, dict[str, float]]:
     num_rows = 0
 
-    def known() -> Iterator[str]:
+    def known() -> Iterator[Content]:
         nonlocal num_rows
         for num_rows, text in enumerate(read_texts(run), start=1):  # noqa: B007 -- the last number is the count
             yield text
@@ -216,7 +217,7 @@ def main() -> None:
     options = parser.parse_args()
     run = RunDir(options.run)
     speed = measure_gates(run, options.judged_rows)
-    accuracy = measure_accuracy(list(islice(read_texts(run), 2 * ACCURACY_ROWS)), options.copies)
+    accuracy = measure_accuracy([text for text in islice(read_texts(run), 2 * ACCURACY_ROWS) if isinstance(text, str)], options.copies)
     print(json.dumps(speed | {"accuracy": accuracy}))
 
 

@@ -60,7 +60,7 @@ def cost(
     config = change_config(stored_config(place, read_json(place.run_json, Manifest)), overrides)
     task = load_task(config.task, config.seed)
     if task.kind != "classification":
-        raise UserError("only tasks with one label a text can be compared so far; this one marks entities")
+        raise UserError(f"only tasks of kind 'classification' can be compared so far; this one is of kind {task.kind!r}")
     rows = list(task.test)
     random.Random(config.seed).shuffle(rows)
     rows = rows[:test_rows]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import typer
@@ -18,14 +18,15 @@ from engine.api import check_teacher
 from engine.cli.interview import Interview
 from engine.cli.shell import Json, note, output, print_json
 from engine.cli.teach import check_student
-from engine.config import StudentConfig, TeacherConfig, load_config, resolve_model
+from engine.config import UNFIT, StudentConfig, TeacherConfig, load_config, resolve_model
 from engine.errors import UserError
-from engine.records import Example, Label
+from engine.records import Example, Label, TaskKind
 from engine.rundir import write_atomically
 from engine.strategy_config import METHODS
 from engine.task.column_guess import Guess, guess_columns
+from engine.task.label_set_files import LabelSetColumns, read_label_names, read_set_examples
 from engine.task.row_split import PartName, scarce_labels, split_rows
-from engine.task.task import find_pool, load_task, read_examples
+from engine.task.task import find_pool, labels_of, load_task, read_examples
 from engine.task.task_file import TaskDraft, render_task_file
 from engine.views.display import inert, plain_table
 
@@ -64,11 +65,53 @@ Files: TypeAlias = Mapping[PartName, Path]
 
 
 @dataclass(frozen=True, slots=True)
+class _Told:
+    """What flags say of the columns; None of what they leave open."""
+
+    kind: TaskKind | None
+    text: str | None
+    text_pair: str | None
+    label: str | None
+    separator: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the user's files are read."""
+
+    kind: TaskKind
+    text: str
+    text_pair: str | None
+    label: str
+    separator: str
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Of DataConfig."""
+        second = {} if self.text_pair is None else {"text_pair_column": self.text_pair}
+        if self.kind != "multi_label":
+            return {"text_column": self.text, **second, "label_column": self.label}
+        separator = {} if self.separator == "|" else {"label_separator": self.separator}
+        return {"text_column": self.text, "labels_column": self.label, **separator}
+
+    def read(self, path: Path, names: Sequence[str] | None = None) -> list[Example]:
+        """`names`: labels that may occur; None takes any."""
+        if self.kind != "multi_label":
+            return read_examples(path, self.text, self.label, names, text_pair_column=self.text_pair)
+        columns = LabelSetColumns(self.text, self.label, self.separator)
+        return read_set_examples(path, columns, read_label_names(path, columns) if names is None else names)
+
+    def line(self, row: Example) -> dict[str, object]:
+        """The row as a file has it that is read so."""
+        second = {} if self.text_pair is None else {self.text_pair: row.text_pair}
+        return {self.text: row.text, **second, self.label: row.labels if self.kind == "multi_label" else row.label}
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The user's labelled rows, as the task file will name them."""
 
-    text_column: str
-    label_column: str
+    layout: _Layout
     label_names: tuple[str, ...]
     files: Files
     """Where each part is read from; the seed's is the file that was given."""
@@ -94,13 +137,23 @@ class Written:
 
 def init(
     file: Annotated[Path, typer.Argument(help="The task file to write.", metavar="FILE")] = Path("task.toml"),
-    domain: Annotated[str | None, typer.Option(help="What the texts are, in a phrase.")] = None,
+    domain: Annotated[str | None, typer.Option(help="What the texts are, in a phrase; of pairs, what both are.")] = None,
+    kind: Annotated[
+        Literal["classification", "multi_label", "pair"] | None,
+        typer.Option(help="One label a text, any number of them, or one label for two texts together; by the columns if not given."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Your labelled rows: .csv, .jsonl, .parquet, or the folder of a dataset.")] = None,
     validation: Annotated[Path | None, typer.Option(help="Labelled rows that score the student; cut out of --data if not given.")] = None,
     test: Annotated[Path | None, typer.Option(help="Labelled rows for the end; cut out of --data if not given.")] = None,
     pool: Annotated[Path | None, typer.Option(help="Texts without labels, if you have any.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the texts; guessed if not given.", metavar="NAME")] = None,
+    text_pair_column: Annotated[
+        str | None, typer.Option(help="Column of the second texts, where rows are pairs; guessed if not given.", metavar="NAME")
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels; guessed if not given.", metavar="NAME")] = None,
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between the labels of a row that are one string; | if not given.", metavar="TEXT")
+    ] = None,
     describe: Annotated[
         list[str] | None, typer.Option(help="What belongs to a label, for the teacher; may be repeated.", metavar="LABEL=TEXT")
     ] = None,
@@ -125,12 +178,13 @@ def init(
     place = _Place(file, force)
     place.check()
     phrase = interview.ask("--domain", domain, 'What are the texts, in a phrase? E.g. "messages to the help desk of a shop"', _phrase)
-    rows = _rows(interview, data, {"validation": validation, "test": test}, (text_column, label_column), seed)
+    told = _Told(kind, text_column, text_pair_column, label_column, label_separator)
+    rows = _rows(interview, data, {"validation": validation, "test": test}, told, seed)
     descriptions = _descriptions(interview, rows, describe or [])
     keys = _data_keys(place, rows, pool)
     model = interview.ask("--teacher", teacher, "The teacher: folder of a model, or its id on a hub", lambda said: _teacher(said, endpoint))
     student = interview.ask("--encoder", encoder, "The student: minilm, the folder of an encoder, or its id on a hub", _encoder, "minilm")
-    strategy = _strategy(interview, method, rows_per_round, has_pool=pool is not None)
+    strategy = _strategy(interview, method, rows_per_round, rows.layout.kind, has_pool=pool is not None)
     draft = TaskDraft(
         name=_run_name(name or file.stem),
         seed=seed,
@@ -140,6 +194,7 @@ def init(
         teacher={"model": place.model(model), **({"endpoint": endpoint} if endpoint else {})},
         strategy=strategy,
         student={"encoder": place.model(student), **(SMALL_ENCODER if student == "minilm" else {})},
+        kind=rows.layout.kind,
     )
     files = place.write(draft, rows)
     notes = rows.notes
@@ -153,32 +208,73 @@ def init(
         _tell(written, rows)
 
 
-def _rows(
-    interview: Interview, data: Path | None, held_out: Mapping[PartName, Path | None], columns: tuple[str | None, str | None], seed: int
-) -> Rows:
+def _layout(interview: Interview, path: Path, guess: Guess, told: _Told) -> _Layout:
+    """What was given, or seems clear, or is asked for. UserError for flags that contradict each other."""
+    kind = _kind(interview, guess, told)
+    if kind != "pair" and told.text_pair is not None:
+        raise UserError(f"--text-pair-column {told.text_pair}: only pairs have a second text; leave it out, or give --kind pair")
+    if kind != "multi_label" and told.separator is not None:
+        raise UserError(f"--label-separator {told.separator}: only rows with several labels have one; leave it out, or --kind multi_label")
+    first, second = guess.text, None
+    if kind == "pair":
+        first, second = guess.pair or (guess.text, None)
+        if told.text is not None and told.text != first:
+            first, second = told.text, None
+    text = _column(interview, "--text-column", told.text, "first texts" if kind == "pair" else "texts", first, guess)
+    text_pair = _column(interview, "--text-pair-column", told.text_pair, "second texts", second, guess) if kind == "pair" else None
+    label = _column(interview, "--label-column", told.label, "labels", guess.label, guess)
+    held = [column for column in (text, text_pair, label) if column is not None]
+    if twice := next((column for column in held if held.count(column) > 1), None):
+        raise UserError(f"{path}: the column {twice!r} cannot hold two things; name another for one of them")
+    columns = f"texts in the column {text!r}" if text_pair is None else f"pairs of texts in the columns {text!r} and {text_pair!r}"
+    note(f"{path}: {columns}, labels in {label!r}")
+    return _Layout(kind, text, text_pair, label, told.separator or "|")
+
+
+def _kind(interview: Interview, guess: Guess, told: _Told) -> TaskKind:
+    """Only somebody who is there to be asked decides between texts and pairs where nothing was said."""
+    if told.kind is not None:
+        return told.kind
+    if told.text_pair is not None:
+        return "pair"
+    if (told.label or guess.label) in guess.lists:
+        return "multi_label"
+    if guess.pair is None or not interview.has_listener:
+        return "classification"
+    question = f"Is the label of {guess.pair[0]} and {guess.pair[1]} together (pair), or of one text (classification)?"
+    return interview.ask("--kind", None, question, _known_kind, "pair")
+
+
+def _known_kind(answer: str) -> TaskKind:
+    kinds: dict[str, TaskKind] = {"pair": "pair", "classification": "classification"}
+    if answer not in kinds:
+        raise UserError("pair or classification is needed")
+    return kinds[answer]
+
+
+def _rows(interview: Interview, data: Path | None, held_out: Mapping[PartName, Path | None], told: _Told, seed: int) -> Rows:
     """Read what was given; cut out of it what was not."""
     path, guess = interview.ask("--data", data and str(data), "Your labelled rows: a .csv, .jsonl or .parquet file", _guessed)
-    text = _column(interview, "--text-column", columns[0], "texts", guess.text, guess)
-    label = _column(interview, "--label-column", columns[1], "labels", guess.label, guess)
-    examples = read_examples(path, text, label)
-    note(f"{path}: texts in the column {text!r}, labels in {label!r}")
-    names = tuple(sorted({example.label for example in examples}))
-    if len(names) == 1:
+    layout = _layout(interview, path, guess, told)
+    examples = layout.read(path)
+    names = tuple(sorted({label for example in examples for label in labels_of(example)}))
+    fewest = 1 if layout.kind == "multi_label" else 2
+    if len(names) == 1 < fewest:
         raise UserError(
             f"{path}: all rows have the label {names[0]!r}; a student tells two labels or more apart. Add rows of another, or name another "
             "column with --label-column"
         )
     if len(names) > MOST_LABELS:
         raise UserError(
-            f"{path}: the column {label!r} has {len(names)} different values; expected 2 to {MOST_LABELS} labels. Name another column with "
-            "--label-column"
+            f"{path}: the column {layout.label!r} has {len(names)} different values; expected {fewest} to {MOST_LABELS} labels. Name "
+            "another column with --label-column"
         )
-    _check_labels(path, text, label, names)
+    _check_labels(path, layout.text, layout.label, names)
     files: dict[PartName, Path] = {"seed": path} | {part: file for part, file in held_out.items() if file is not None}
     parts: dict[PartName, tuple[Example, ...]] = {"seed": tuple(examples)}
     for part in ("validation", "test"):
         if part in files:
-            parts[part] = tuple(read_examples(files[part], text, label, names))
+            parts[part] = tuple(layout.read(files[part], names))
     cut = frozenset[PartName]({"seed", "validation", "test"} - parts.keys())
     notes: list[str] = []
     if cut:
@@ -191,7 +287,7 @@ def _rows(
         notes.append(f"{len(scarce)} labels have fewer than {FEW_ROWS} validation rows, so that their scores are mostly luck")
     if all(name.lstrip("-").isdecimal() for name in names):
         notes.append("the labels are numbers: the teacher knows of them only what you describe")
-    return Rows(text, label, names, files, parts, cut, tuple(notes))
+    return Rows(layout, names, files, parts, cut, tuple(notes))
 
 
 def _check_labels(path: Path, text_column: str, column: str, names: Sequence[str]) -> None:
@@ -243,9 +339,9 @@ def _data_keys(place: _Place, rows: Rows, pool: Path | None) -> dict[str, str | 
     files = {part: place.part(part) if part in rows.cut else rows.files[part] for part in PARTS}
     keys: dict[str, str | int] = {part: place.relative(path) for part, path in files.items()}
     if pool is not None:
-        find_pool(pool, rows.text_column)
+        find_pool(pool, rows.layout.text, rows.layout.text_pair)
         keys["pool"] = place.relative(pool)
-    return keys | {"text_column": rows.text_column, "label_column": rows.label_column}
+    return keys | rows.layout.keys
 
 
 def _teacher(model: str, endpoint: Sequence[str] | None) -> str:
@@ -263,13 +359,19 @@ def _encoder(encoder: str) -> str:
     return config.encoder
 
 
-def _strategy(interview: Interview, method: str | None, rows_per_round: int | None, *, has_pool: bool) -> dict[str, str | int]:
+def _strategy(
+    interview: Interview, method: str | None, rows_per_round: int | None, kind: TaskKind, *, has_pool: bool
+) -> dict[str, str | int]:
+    unfit = UNFIT.get(kind, {})
     if interview.has_listener and method is None:
-        output.print(plain_table(("method", ""), [(name, words) for name, words in METHOD_WORDS.items() if has_pool or name != "pool"]))
+        there = [(name, words) for name, words in METHOD_WORDS.items() if name not in unfit and (has_pool or name != "pool")]
+        output.print(plain_table(("method", ""), there))
 
     def known(name: str) -> str:
         if name not in METHODS:
             raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        if name in unfit:
+            raise UserError(f"the method {name} {unfit[name]}; choose another")
         if name == "pool" and not has_pool:
             raise UserError("the method pool labels texts of your own; give them with --pool")
         return name
@@ -334,7 +436,7 @@ class _Place:
         try:
             for path, examples in parts.items():
                 path.parent.mkdir(exist_ok=True)
-                lines = [{rows.text_column: row.text, rows.label_column: row.label} for row in examples]
+                lines = [rows.layout.line(row) for row in examples]
                 write_atomically(path, msgspec.json.Encoder().encode_lines(lines))
             write_atomically(temporary, render_task_file(draft).encode())
             config = load_config(temporary)

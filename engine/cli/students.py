@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -18,14 +19,15 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from engine.cli.shell import Json, messages, note, output, print_json, run_async
 from engine.config import DataConfig, restore_config
 from engine.errors import UserError
-from engine.records import Example
+from engine.records import ONE_LABEL, Example, TaskKind
 from engine.reports import FinalReport
 from engine.rundir import RunDir, read_json
 from engine.runs.manifest import Manifest
 from engine.task.label_set_files import read_set_examples
 from engine.task.row_files import data_files
 from engine.task.span_files import read_marked_examples
-from engine.task.task import read_column, read_examples, read_rows
+from engine.task.task import read_contents, read_examples, read_rows
+from engine.text import Content
 from engine.views.display import plain_table
 from engine.views.reports import scores_view
 
@@ -43,6 +45,14 @@ TextColumnOption = Annotated[
     str | None,
     typer.Option("--text-column", help="The column with the texts; as in the student's run if not given, or text.", metavar="NAME"),
 ]
+TextPairColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text-pair-column",
+        help="The column with the second texts, for a student of pairs; as in the student's run if not given, or text_pair.",
+        metavar="NAME",
+    ),
+]
 
 LONG_S = 5.0
 """After which a person would like to hear how fast it went."""
@@ -53,7 +63,8 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Labelled rows: .jsonl, .csv or .parquet with columns text and label, or as in the student's run; or labels, spans, tags.",
+            help="Labelled rows: .jsonl, .csv or .parquet with columns text (and text_pair) and label, or as in the student's run; or "
+            "labels, spans, tags.",
             metavar="DATA",
         ),
     ],
@@ -87,13 +98,15 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add those of all labels.")] = False,
     backend: BackendOption = "torch",
     text_column: TextColumnOption = None,
+    text_pair_column: TextPairColumnOption = None,
     stdin_format: Annotated[
-        Literal["lines", "jsonl"], typer.Option(help="What comes on standard input: a text a line, or JSON lines.")
+        Literal["lines", "jsonl"],
+        typer.Option(help="What comes on standard input: a text a line (of pairs both, with a tab between them), or JSON lines."),
     ] = "lines",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts computed at once.")] = 64,
 ) -> None:
-    """Label texts, or mark their spans; there may be more than memory holds. Other columns are kept; standard input is answered line by
-    line.
+    """Label texts, or pairs of them, or mark their spans; there may be more than memory holds. Other columns are kept; standard input is
+    answered line by line.
 
     Example: reflux predict runs/quickstart tickets.parquet --out labelled.parquet
     Example: echo "my kettle arrived with a crack" | reflux predict runs/quickstart -
@@ -113,10 +126,11 @@ def predict(
     began = time.perf_counter()
     if probabilities and predictor.kind == "ner":
         raise UserError("--probabilities: this student marks spans, each of which comes with its confidence; leave it out")
+    columns = _columns(predictor.kind, model, text_column, text_pair_column)
     with _output(out, predictor) as write, _progress(total) as on_rows:
         tally = label_rows(
             predictor,
-            _chunks(data, text_column or _columns_of(model).text_column, stdin_format),
+            _chunks(data, columns, stdin_format),
             write,
             batch_size=batch_size,
             probabilities=probabilities,
@@ -132,6 +146,7 @@ def export_student(
     int8: Annotated[bool, typer.Option("--int8", help="Add an int8 graph: smaller, and faster on processors with VNNI or AMX.")] = False,
     data: Annotated[Path | None, typer.Option(help="Texts to compare predictions on; the run's validation rows if not given.")] = None,
     text_column: TextColumnOption = None,
+    text_pair_column: TextPairColumnOption = None,
     as_json: Json = False,
 ) -> None:
     """Write a student to a folder of its own: a Hugging Face folder with a model card, and graphs that run without torch.
@@ -141,7 +156,9 @@ def export_student(
     Example: reflux export-student runs/quickstart exported --onnx --int8
     """
     source, run = student_folder(model), _run_of(model)
-    texts = (read_column(data, text_column or _columns_of(model).text_column) if data else _validation_texts(run)) if onnx or int8 else []
+    texts: list[Content] = []
+    if onnx or int8:
+        texts = _texts(data, _columns(_kind_of(source), model, text_column, text_pair_column)) if data else _validation_texts(run)
     from student.export import Format, export_student
 
     formats: list[Format] = [*(["onnx"] if onnx else []), *(["onnx-int8"] if int8 else [])]
@@ -164,7 +181,8 @@ def serve_student(
     max_waiting: Annotated[int, typer.Option(min=1, help="Texts that may wait; whoever comes then gets a 503.")] = 4096,
     as_json: Json = False,
 ) -> None:
-    """Serve a student over HTTP until Ctrl-C: POST /predict {"texts": ["..."]}, GET /health, GET /metrics.
+    """Serve a student over HTTP until Ctrl-C: POST /predict {"texts": ["..."]}, GET /health, GET /metrics. Of a student of pairs
+    each of the texts is a list of both: {"texts": [["...", "..."]]}.
 
     Example: reflux serve-student runs/quickstart --port 8080
     """
@@ -188,9 +206,9 @@ def serve_student(
 
 def rows_for(predictor: TextPredictor, data: Path, model: Path) -> list[Example]:
     """Real rows as this student answers: with a label, any number of them, or marked entities. `model` is its folder, or its run."""
-    if predictor.kind == "classification":
-        columns = _columns_of(model)
-        return read_examples(data, columns.text_column, columns.label_column)
+    if predictor.kind in ONE_LABEL:
+        (text, *second), label = _columns(predictor.kind, model), _data_of(model).label_column
+        return read_examples(data, text, label, text_pair_column=second[0] if second else None)
     if predictor.kind == "multi_label":
         return read_set_examples(data, known=predictor.labels)
     rows = read_marked_examples(data, predictor.labels)
@@ -220,18 +238,42 @@ def _run_of(model: Path) -> RunDir | None:
     return None
 
 
-def _columns_of(model: Path) -> DataConfig:
+def _data_of(model: Path) -> DataConfig:
     """How the files of the student's run call their columns: more of the same rows mostly call them so, too. Else the usual names."""
     if (run := _run_of(model)) is None:
         return DataConfig(seed=Path(), validation=Path(), test=Path())
     return restore_config(read_json(run.run_json, Manifest).config).task.data
 
 
-def _validation_texts(run: RunDir | None) -> list[str]:
+def _columns(kind: TaskKind, model: Path, text_column: str | None = None, text_pair_column: str | None = None) -> tuple[str, ...]:
+    """That hold what this student reads. UserError for a second one where it reads no pairs."""
+    data = _data_of(model)
+    first = text_column or data.text_column
+    if kind == "pair":
+        return first, text_pair_column or data.text_pair_column or "text_pair"
+    if text_pair_column is not None:
+        raise UserError(f"--text-pair-column {text_pair_column}: this student reads one text at a time; leave it out")
+    return (first,)
+
+
+def _kind_of(source: Path) -> TaskKind:
+    from student.predictions import kind_in
+
+    try:
+        return kind_in(json.loads((source / "config.json").read_bytes()))
+    except (OSError, ValueError):
+        return "classification"  # what is wrong with the folder is said by who loads it
+
+
+def _texts(data: Path, columns: Sequence[str]) -> list[Content]:
+    return [content for contents in read_contents(data, *columns) for content in contents]
+
+
+def _validation_texts(run: RunDir | None) -> list[Content]:
     if run is None:
         raise UserError("a graph is compared with the student on real texts, and this folder belongs to no run; give a file as --data")
     task = restore_config(read_json(run.run_json, Manifest).config).task
-    return [row.text for row in read_rows(task, task.data.validation)]
+    return [row.content for row in read_rows(task, task.data.validation)]
 
 
 def _missing_card(source: Path, run: RunDir | None) -> str | None:
@@ -244,13 +286,13 @@ def _missing_card(source: Path, run: RunDir | None) -> str | None:
     return render_card(run, read_json(run.final_report, FinalReport), load_student(source).max_length)
 
 
-def _chunks(data: Path, column: str, stdin_format: str) -> Iterator[Chunk]:
+def _chunks(data: Path, columns: Sequence[str], stdin_format: str) -> Iterator[Chunk]:
     from student.row_reader import lines_at_once, read_chunks, read_lines, read_objects
 
     if str(data) != "-":
-        return read_chunks(data, column)
+        return read_chunks(data, *columns)
     windows = lines_at_once(cast(BufferedReader, sys.stdin.buffer))
-    return read_lines(windows, column) if stdin_format == "lines" else read_objects(windows, column)
+    return read_lines(windows, *columns) if stdin_format == "lines" else read_objects(windows, *columns)
 
 
 @contextmanager

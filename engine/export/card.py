@@ -45,6 +45,7 @@ MEANING: Mapping[str, str] = {
 
 COLUMNS: Mapping[str, str] = {
     "text": "what the teacher wrote",
+    "text_pair": "the second text of the pair",
     "label": "its class, as the teacher says",
     "labels": "all its classes, as the teacher says, in their order; there may be none",
     "spans": "the entities in it, as the teacher says: start and end in characters of the text, the end not included, and the type",
@@ -147,6 +148,7 @@ def render_card(facts: Facts) -> str:
         "types": _DTYPES,
         "is_ner": config["task"]["kind"] == "ner",
         "is_set": config["task"]["kind"] == "multi_label",
+        "is_pair": config["task"]["kind"] == "pair",
     }
     return _template().render({field: getattr(facts, field) for field in Facts.__slots__} | derived)
 

@@ -153,7 +153,12 @@ def _every_label(batch: pa.RecordBatch) -> pa.Array:
     return batch.column("labels").flatten()
 
 
-_COUNTED: Mapping[TaskKind, Callable[[pa.RecordBatch], pa.Array]] = {"classification": _labels, "multi_label": _every_label, "ner": _types}
+_COUNTED: Mapping[TaskKind, Callable[[pa.RecordBatch], pa.Array]] = {
+    "classification": _labels,
+    "multi_label": _every_label,
+    "ner": _types,
+    "pair": _labels,
+}
 
 
 @dataclass(slots=True)

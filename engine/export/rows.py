@@ -33,11 +33,13 @@ FIRST_COLUMNS: Mapping[TaskKind, tuple[str, ...]] = {
     "classification": ("text", "label"),
     "multi_label": ("text", "labels"),
     "ner": ("text", "spans"),
+    "pair": ("text", "text_pair", "label"),
 }
 _EMPTY: Mapping[TaskKind, frozenset[str]] = {
-    "classification": frozenset({"spans", "labels"}),
-    "multi_label": frozenset({"label", "spans", "label_probabilities"}),
-    "ner": frozenset({"label", "label_probabilities", "labels"}),
+    "classification": frozenset({"spans", "labels", "text_pair"}),
+    "multi_label": frozenset({"label", "spans", "label_probabilities", "text_pair"}),
+    "ner": frozenset({"label", "label_probabilities", "labels", "text_pair"}),
+    "pair": frozenset({"spans", "labels"}),
 }
 """Columns in which nothing stands for a task of this kind."""
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))

@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from engine.gates.near_duplicates import REMEMBERED_ROWS, NearDuplicates, Sketches, sketch
+from engine.gates.near_duplicates import REMEMBERED_ROWS, NearDuplicates, Sketches, sketch, sketch_pairs
 from engine.gates.scripts import main_script
 from engine.labels.label_sets import LabelSetError, label_set
 from engine.labels.marking import MarkingError, check_spans
-from engine.records import Candidate, RejectionReason, TaskKind
+from engine.records import ONE_LABEL, Candidate, RejectionReason, TaskKind, content_of
+from engine.text import BETWEEN, Content, parts
 
 _ASCII_WORDS = bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
 """What `comparable` makes of each ASCII character."""
@@ -32,12 +33,14 @@ class Refusal(NamedTuple):
     detail: str
 
 
-def comparable(text: str) -> str:
+def comparable(text: Content) -> str:
     """The text without case, punctuation, spacing and what cannot be seen: two rows with the same comparable text are one row written
-    twice. Pictures count: with another emoji a message may say the opposite.
+    twice. Pictures count: with another emoji a message may say the opposite. Of a pair both texts, with a bar between them.
 
     A text of punctuation alone is compared as it stands.
     """
+    if isinstance(text, tuple):
+        return BETWEEN.join(map(comparable, text))
     if text.isascii():
         # What the rest says, at a third of the time; most rows are ASCII, and every row comes by here.
         return b" ".join(text.encode().translate(_ASCII_WORDS).split()).decode() or text.strip()
@@ -73,9 +76,22 @@ def check_shape(row: Candidate, labels: frozenset[str], max_text_chars: int, kin
         return Refusal(RejectionReason.EMPTY, "no text")
     if len(row.text) > max_text_chars:
         return Refusal(RejectionReason.TOO_LONG, f"{len(row.text)} characters, at most {max_text_chars}")
-    if kind != "classification":
+    if kind == "pair" and (refusal := _check_second(row, max_text_chars)) is not None:
+        return refusal
+    if kind not in ONE_LABEL:
         return (_check_marks if kind == "ner" else _check_labels)(row, labels)
     return None if row.label in labels else Refusal(RejectionReason.UNKNOWN_LABEL, f"label {row.label[:100]!r}")
+
+
+def _check_second(row: Candidate, max_text_chars: int) -> Refusal | None:
+    text = row.annotation and row.annotation.text_pair
+    if text is None:
+        return Refusal(RejectionReason.SCHEMA, "one text, and a pair was asked for")
+    if not text:
+        return Refusal(RejectionReason.EMPTY, "no second text")
+    if len(text) > max_text_chars:
+        return Refusal(RejectionReason.TOO_LONG, f"{len(text)} characters in the second text, at most {max_text_chars}")
+    return None
 
 
 def _check_marks(row: Candidate, types: frozenset[str]) -> Refusal | None:
@@ -118,15 +134,16 @@ class Gatekeeper:
         labels: Iterable[str],
         max_text_chars: int,
         *,
-        known: Iterable[str],
-        held_out: Iterable[str],
+        known: Iterable[Content],
+        held_out: Iterable[Content],
         similarity: float | None = None,
         remembered_rows: int = REMEMBERED_ROWS,
         kind: TaskKind = "classification",
         scripts: frozenset[str] = frozenset(),
     ) -> None:
         """`labels` and `kind` as of `check_shape`; `known`: texts of the seed and then of the rows admitted earlier, in their order;
-        `held_out`: texts of validation and test; `scripts`: those that rows may be written in (`engine.gates.scripts`), empty for any.
+        `held_out`: texts of validation and test; both are pairs where rows are. `scripts`: those that rows may be written in
+        (`engine.gates.scripts`), empty for any.
 
         `similarity`: from which estimate on a row is a near duplicate; None looks for exact ones only. Each of `known` is read once and
         not kept, so a million rows may come from a generator; with near duplicates they take half a minute: build it in a thread.
@@ -140,14 +157,14 @@ class Gatekeeper:
         self._known: set[int] = set()
         self._near: _NearGate | None = None
         if similarity is not None:
-            self._near = _NearGate(similarity, remembered_rows, held_out_texts.values())
+            self._near = _NearGate(similarity, remembered_rows, held_out_texts.values(), are_pairs=kind == "pair")
         distinct = self._remember(known)
         if self._near is None:
             deque(distinct, maxlen=0)
         else:
             self._near.add_all(distinct)
 
-    def _remember(self, known: Iterable[str]) -> Iterator[str]:
+    def _remember(self, known: Iterable[Content]) -> Iterator[str]:
         """What makes each distinct text comparable, as they come."""
         for text in map(comparable, known):
             if (digest := _digest(text)) not in self._known:
@@ -165,10 +182,10 @@ class Gatekeeper:
         refusals = [self._check_row(row) for row in rows]
         if self._near is None:
             return [
-                self._admit(_digest(comparable(row.text))) if refusal is None else refusal
+                self._admit(_digest(comparable(content_of(row)))) if refusal is None else refusal
                 for row, refusal in zip(rows, refusals, strict=True)
             ]
-        texts = {number: comparable(rows[number].text) for number, refusal in enumerate(refusals) if refusal is None}
+        texts = {number: comparable(content_of(rows[number])) for number, refusal in enumerate(refusals) if refusal is None}
         digests = {number: _digest(text) for number, text in texts.items()}
         for number, digest in digests.items():
             refusals[number] = self._check_copy(digest)
@@ -195,9 +212,12 @@ class Gatekeeper:
 
     def _check_row(self, row: Candidate) -> Refusal | None:
         refusal = check_shape(row, self._labels, self._max_text_chars, self._kind)
-        if refusal is not None or not self._scripts or (script := main_script(row.text)) is None or script in self._scripts:
+        if refusal is not None or not self._scripts:
             return refusal
-        return Refusal(RejectionReason.SCRIPT, f"mainly {script.title()}, the seed is {', '.join(sorted(self._scripts)).title()}")
+        for script in map(main_script, parts(content_of(row))):
+            if script is not None and script not in self._scripts:
+                return Refusal(RejectionReason.SCRIPT, f"mainly {script.title()}, the seed is {', '.join(sorted(self._scripts)).title()}")
+        return None
 
     def _check_copy(self, digest: int) -> Refusal | None:
         if digest in self._held_out:
@@ -210,16 +230,18 @@ class Gatekeeper:
 class _NearGate:
     """Rows that must not leak have an index to themselves, where no new row takes their place."""
 
-    def __init__(self, similarity: float, remembered_rows: int, held_out: Collection[str]) -> None:
-        self._held_out = NearDuplicates(similarity, capacity=max(1, len(held_out)), bucket_rows=_HELD_OUT_BUCKET_ROWS)
+    def __init__(self, similarity: float, remembered_rows: int, held_out: Collection[str], *, are_pairs: bool = False) -> None:
+        self._sketch = sketch_pairs if are_pairs else sketch
+        capacity = max(1, len(held_out))
+        self._held_out = NearDuplicates(similarity, capacity=capacity, bucket_rows=_HELD_OUT_BUCKET_ROWS, sketch=self._sketch)
         self._held_out.add_all(held_out)
-        self._known = NearDuplicates(similarity, capacity=remembered_rows)
+        self._known = NearDuplicates(similarity, capacity=remembered_rows, sketch=self._sketch)
 
     def add_all(self, texts: Iterable[str]) -> None:
         self._known.add_all(texts)
 
     def look(self, texts: Sequence[str]) -> _Look:
-        sketches = sketch(texts)
+        sketches = self._sketch(texts)
         pairs = self._known.compare(sketches) if len(texts) > 1 else [[0.0]]
         return _Look(sketches, self._held_out.find(sketches), self._known.find(sketches), pairs, self._known)
 

@@ -14,13 +14,15 @@ its rows judges as it did before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain, islice
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] -- compiled, and without stubs
+
+from engine.text import BETWEEN
 
 REMEMBERED_ROWS = 1_000_000
 """Rows that an index holds unless told otherwise; a further one takes the place of the oldest."""
@@ -46,12 +48,24 @@ Sketches: TypeAlias = NDArray[np.uint8]
 
 def sketch(texts: Sequence[str]) -> Sketches:
     """Case and punctuation count: give it `comparable` texts."""
+    return _sketch(texts, _SLOTS)
+
+
+def sketch_pairs(pairs: Sequence[str]) -> Sketches:
+    """The same of `comparable` pairs: each text has half of the slots, so that the similarity is the mean of both. A short text counts as
+    much as a long one beside it, and a premise that stands in many rows makes none of them a copy of another.
+    """
+    halves = [pair.partition(BETWEEN) for pair in pairs]
+    return np.hstack([_sketch([first for first, _, _ in halves], _SLOTS // 2), _sketch([second for _, _, second in halves], _SLOTS // 2)])
+
+
+def _sketch(texts: Sequence[str], num_slots: int) -> Sketches:
     if not texts:
-        return np.zeros((0, _SLOTS), np.uint8)
+        return np.zeros((0, num_slots), np.uint8)
     pieces = [_pieces(text) for text in texts]
     ends = accumulate(map(len, pieces))
-    slots = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(pieces), (0, *ends), _SLOTS, _SEED).to_rows()
-    return np.fromiter(chain.from_iterable(slots), np.uint32, len(texts) * _SLOTS).astype(np.uint8).reshape(-1, _SLOTS)
+    slots = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(pieces), (0, *ends), num_slots, _SEED).to_rows()
+    return np.fromiter(chain.from_iterable(slots), np.uint32, len(texts) * num_slots).astype(np.uint8).reshape(-1, num_slots)
 
 
 def _pieces(text: str) -> NDArray[np.uint64]:
@@ -74,12 +88,19 @@ class _Bands(NamedTuple):
 class NearDuplicates:
     """An index of sketches; memory is taken at once and does not grow."""
 
-    def __init__(self, similarity: float, capacity: int = REMEMBERED_ROWS, bucket_rows: int = _BUCKET_ROWS) -> None:
+    def __init__(
+        self,
+        similarity: float,
+        capacity: int = REMEMBERED_ROWS,
+        bucket_rows: int = _BUCKET_ROWS,
+        sketch: Callable[[Sequence[str]], Sketches] = sketch,
+    ) -> None:
         """`similarity`: from which estimate on two texts are near duplicates; below 0.6 an increasing part of them is not found.
 
-        `bucket_rows`: more of them forget less among rows of one pattern, and take more memory and time.
+        `bucket_rows`: more of them forget less among rows of one pattern, and take more memory and time. `sketch`: of what is added.
         """
         self._similarity = similarity
+        self._sketch = sketch
         self._capacity = capacity
         self._num_added = 0
         # Row 0 stands for an empty place: with slots of zero, it resembles nothing.
@@ -157,7 +178,7 @@ class NearDuplicates:
         """For rows that stand already, as many as there may be."""
         rest = iter(texts)
         while chunk := list(islice(rest, _CHUNK_ROWS)):
-            self.add(sketch(chunk))
+            self.add(self._sketch(chunk))
 
     def _near_enough(self, similarity: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(similarity >= self._similarity, similarity, 0.0)

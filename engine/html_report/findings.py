@@ -15,6 +15,7 @@ from engine.runs.manifest import Manifest
 from engine.runs.retention import freed_parts
 from engine.runs.round_times import RoundTimes, read_round_times
 from engine.store import read_rounds, run_query, unescape
+from engine.text import BETWEEN
 from engine.views.display import inert, label_words
 
 MOST_WEAKNESSES = 12
@@ -29,7 +30,7 @@ select reason, count(*) as rows, min_by(detail, id) as detail, min_by(raw, id) a
 _WEAKNESSES = "select weakness, count(*) as rows from samples group by 1 order by 2 desc, 1 limit $most"
 _SAMPLES = """
 with largest as (select weakness, count(*) as rows from samples group by 1 order by 2 desc, 1 limit $most)
-select id, text, label, labels, spans, samples.weakness, round
+select id, text, text_pair, label, labels, spans, samples.weakness, round
 from samples join largest on largest.weakness = samples.weakness
 qualify row_number() over (partition by samples.weakness order by md5(id)) <= $each
 order by largest.rows desc, samples.weakness, round, id
@@ -208,7 +209,8 @@ def _confusion_pairs(before: Sequence[Confusion], after: Sequence[Confusion]) ->
 
 
 def _sample(row: dict[str, Any]) -> SampleRow:
-    pieces = tuple(_pieces(unescape(row["text"]), row["spans"] or ()))
+    second = () if row["text_pair"] is None else (unescape(row["text_pair"]),)
+    pieces = tuple(_pieces(BETWEEN.join([unescape(row["text"]), *second]), row["spans"] or ()))
     label = unescape(row["label"]) if row["labels"] is None else label_words("", [unescape(label) for label in row["labels"]])
     return SampleRow(row["id"], pieces, shown(label), shown(unescape(row["weakness"])), row["round"])
 

@@ -19,6 +19,7 @@ from engine.records import Span
 from engine.reports import MinedRow, WeaknessReport
 from engine.rundir import RunDir
 from engine.runs.figures import RunFigures
+from engine.text import whole
 from engine.views.display import speed_line
 from engine.views.reports import calibration_line
 from engine.views.variants import VariantFigures, compared, read_variants
@@ -253,7 +254,7 @@ def _weakness_content(report: WeaknessReport | None) -> dict[str, Any]:
 
 
 def _example(rows: Sequence[MinedRow]) -> Line:
-    return (rows[0].text, _said(rows[0])) if rows else ("", "")
+    return (whole(rows[0].content), _said(rows[0])) if rows else ("", "")
 
 
 def _said(row: MinedRow) -> str:
@@ -273,7 +274,7 @@ def _audit_content(found: Findings) -> dict[str, Any]:
                 row.label or _marked(row.text, row.spans),
                 row.predicted or _marked(row.text, row.predicted_spans),
                 f"{row.confidence:.2f}",
-                row.text,
+                whole(row.content),
             )
             for row in (audit.noise.suspects[:_MOST] if audit and audit.noise else ())
         ],

@@ -146,7 +146,8 @@ def _digest(rows: Sequence[Example]) -> str:
     for row in rows:
         marks = "".join(f" {span.start} {span.end} {span.type}" for span in row.spans)
         labels = "".join(f" {len(label)} {label}" for label in row.labels)
-        digest.update(f"{len(row.text)} {row.text} {row.label}{marks}{labels}\n".encode("utf-8", "surrogatepass"))
+        second = "" if row.text_pair is None else f" {len(row.text_pair)} {row.text_pair}"
+        digest.update(f"{len(row.text)} {row.text} {row.label}{marks}{labels}{second}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 

@@ -21,6 +21,7 @@ from engine.runs.manifest import Manifest
 from engine.store import read_calls, read_prompt, read_rejections, read_rounds, read_samples, run_query
 from engine.strategies.focus import BOUNDARY, CLASS, TYPE
 from engine.teacher.endpoint import served_name
+from engine.text import Content
 
 _ID = re.compile(r"([0-9a-f]{1,32})(?:-(\d+))?")
 _MAX_NEAR = 4
@@ -63,6 +64,12 @@ class Row:
     """Its entities, for tasks that mark them."""
     labels: tuple[str, ...] | None = None
     """Its labels, where it may have several; None where they are not known, or it has one."""
+    text_pair: str | None = None
+    """Its second text, where it is a pair."""
+
+    @property
+    def content(self) -> Content:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +184,15 @@ def _column(run: RunDir, sql: str, **parameters: object) -> list[str]:
 
 
 def _rows(samples: Sequence[Sample], rejections: Sequence[Rejection]) -> list[Row]:
-    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin, spans=_spans(row), labels=_labels(row)) for row in samples]
-    rejected = [
-        Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw, _spans(row), _labels(row)) for row in rejections
-    ]
+    accepted = [Row(row.id, "accepted", row.text, row.label, row.origin, None, None, *_known(row)) for row in samples]
+    rejected = [Row(row.id, row.reason, row.text, row.label, row.origin, row.detail, row.raw, *_known(row)) for row in rejections]
     return sorted([*accepted, *rejected], key=lambda row: int(row.id.rpartition("-")[2]))
 
 
-def _spans(row: Sample | Rejection) -> tuple[Span, ...]:
-    return (row.annotation or Annotation()).spans
-
-
-def _labels(row: Sample | Rejection) -> tuple[str, ...] | None:
-    return (row.annotation or Annotation()).labels
+def _known(row: Sample | Rejection) -> tuple[tuple[Span, ...], tuple[str, ...] | None, str | None]:
+    """The last three fields of a Row."""
+    annotation = row.annotation or Annotation()
+    return annotation.spans, annotation.labels, annotation.text_pair
 
 
 def _call_story(call: Call) -> CallStory:

@@ -103,6 +103,7 @@ _ANNOTATION_FIELDS = [
     pa.field("agreement", _FLOAT),
     pa.field("label_probabilities", pa.list_(_required("item", pa.float32()))),
     pa.field("labels", pa.list_(_required("item", _TEXT))),
+    pa.field("text_pair", _TEXT),
 ]
 _MESSAGE = pa.struct([_required("role", _TEXT), _required("content", _TEXT)])
 _MESSAGES = pa.list_(_required("item", _MESSAGE))
@@ -113,10 +114,10 @@ _CLASS_SCORE = pa.struct(
 )
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "samples": _schema("samples", 4, [*_ROW_FIELDS, *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS]),
+    "samples": _schema("samples", 5, [*_ROW_FIELDS, *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS]),
     "rejections": _schema(
         "rejections",
-        4,
+        5,
         [*_ROW_FIELDS, *(_required(name, _TEXT) for name in ("reason", "detail", "raw")), *_ORIGIN_FIELDS, *_ANNOTATION_FIELDS],
     ),
     "calls": _schema(
@@ -452,6 +453,7 @@ def _annotations(annotations: Sequence[Annotation | None]) -> Columns:
         "agreement": [annotation and annotation.agreement for annotation in annotations],
         "label_probabilities": [annotation and annotation.probabilities for annotation in annotations],
         "labels": [_pack_labels(annotation.labels) if annotation else None for annotation in annotations],
+        "text_pair": [annotation and annotation.text_pair for annotation in annotations],
     }
 
 
@@ -475,8 +477,9 @@ def _read_annotations(rows: pa.Table) -> Iterable[Annotation | None]:
             agreement,
             None if probabilities is None else tuple(probabilities),
             None if labels is None else tuple(map(unescape, labels)),
+            None if text_pair is None else unescape(text_pair),
         )
-        for spans, agreement, probabilities, labels in zip(*(column.to_pylist() for column in columns), strict=True)
+        for spans, agreement, probabilities, labels, text_pair in zip(*(column.to_pylist() for column in columns), strict=True)
     )
 
 

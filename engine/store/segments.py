@@ -42,7 +42,7 @@ time, for a thousandth more bytes.
 
 _ZSTD_LEVEL = 1
 _NUM_LISTINGS = 20
-_DISTINCT = {"id", "text", "raw", "detail", "request_id", "prompt_hash", "messages", "started_at", "latency_s", "seed"}
+_DISTINCT = {"id", "text", "text_pair", "raw", "detail", "request_id", "prompt_hash", "messages", "started_at", "latency_s", "seed"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from engine.store.schemas import (
 )
 from engine.store.segments import committed, open_table, prepare_folder, read_parts, read_table, retry_moved, write_segment
 from engine.store.text import unescape
+from engine.text import Content
 
 
 class NewSamples(NamedTuple):
@@ -63,11 +64,15 @@ def read_prompt(run: RunDir, prompt_hash: str) -> tuple[Message, ...]:
     return unpack_prompts(read_table(run.table("prompts"), SCHEMAS["prompts"], filter=wanted))[prompt_hash]
 
 
-def read_texts(run: RunDir) -> Iterator[str]:
-    """Of all committed samples, in the order written; for runs that are larger than memory."""
+def read_texts(run: RunDir) -> Iterator[Content]:
+    """Of all committed samples, or the pairs that they are, in the order written; for runs that are larger than memory."""
     samples = open_table(run.table("samples"), SCHEMAS["samples"])
-    for batch in samples.to_batches(columns=["text"], batch_readahead=1, fragment_readahead=1):
-        yield from map(unescape, batch.column(0).to_pylist())
+    for batch in samples.to_batches(columns=["text", "text_pair"], batch_readahead=1, fragment_readahead=1):
+        texts, others = batch.columns
+        if others.null_count == len(others):
+            yield from map(unescape, texts.to_pylist())
+        else:
+            yield from zip(map(unescape, texts.to_pylist()), map(unescape, others.to_pylist()), strict=True)
 
 
 def read_calls(run: RunDir, filter: ds.Expression | None = None) -> list[Call]:

@@ -2,7 +2,8 @@
 
 A variant is an answer all the same, given by a program: it is journalled, judged by the gates and counted like the teacher's rows, at no
 tokens. EDA's synonyms need a dictionary of the language; here a word is borrowed from another row of the same label instead, which
-works in any language. A text without spaces is varied by its characters.
+works in any language. A text without spaces is varied by its characters. Of a pair one text is varied, and borrows from the same side of
+other pairs.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine.prompting import Prompt, Prompter, texts_schema
-from engine.records import Assignment, Message, TaskSpec, hash_messages
+from engine.prompting import Prompt, Prompter
+from engine.records import Assignment, Example, Message, TaskSpec, hash_messages
 from engine.reports import WeaknessReport
+from engine.strategies.forms import form_of
 from engine.strategies.planning import Turns, assign, num_requests
-from engine.strategies.strategy import Ask, Written, written_of
+from engine.strategies.strategy import Ask, Written
+from engine.strategies.text_labeller import as_shown
 from engine.strategy_config import EdaConfig
-from engine.text import readable
+from engine.text import Content, parts, readable, whole
 
 NAME = "eda/vary@1"
 
@@ -31,9 +34,12 @@ class Eda:
         self.rows_per_round = config.rows_per_round
         self._seed = seed
         self._turns = Turns(task.seed, num_requests(config.rows_per_round, config.rows_per_call), seed)
-        self._words: defaultdict[str, list[str]] = defaultdict(list)
+        self._form = form_of(task)
+        self._words: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+        """By label, and side of a pair."""
         for row in task.seed:
-            self._words[row.label] += split(row.text)
+            for side, text in enumerate(parts(row.content)):
+                self._words[row.label, side] += split(text)
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
         work = [("none", (row.label,)) for row in self._turns.rows(round)]
@@ -42,10 +48,19 @@ class Eda:
     async def carry_out(self, assignment: Assignment, report: WeaknessReport, ask: Ask) -> list[Written]:
         row = self._turns.row(assignment.round, assignment.number)
         generator = random.Random(f"{self._seed} eda {assignment.id}")
-        texts = [vary(row.text, self._words[row.label], self._config.change, generator) for _ in range(assignment.num_rows)]
-        messages = (Message("user", readable(row.text)),)
-        answer = await ask(Prompt(NAME, messages, texts_schema(len(texts)), hash_messages(messages), reply=json.dumps(texts)))
-        return [written_of(row.label, answer, assignment.num_rows)]
+        texts = [as_shown(self._vary(row, generator)) for _ in range(assignment.num_rows)]
+        messages = (Message("user", readable(whole(row.content))),)
+        schema = self._form.variants_schema(len(texts))
+        answer = await ask(Prompt(NAME, messages, schema, hash_messages(messages), reply=json.dumps(texts)))
+        return [Written(answer, tuple(self._form.parse_variants(answer.text, row)), assignment.num_rows)]
+
+    def _vary(self, row: Example, generator: random.Random) -> Content:
+        content = row.content
+        if isinstance(content, str):
+            return vary(content, self._words[row.label, 0], self._config.change, generator)
+        side = generator.randrange(2)
+        varied = vary(content[side], self._words[row.label, side], self._config.change, generator)
+        return (varied, content[1]) if side == 0 else (content[0], varied)
 
     def blocks(self, round: int, report: WeaknessReport) -> Mapping[str, int]:
         return {"rows": len(set(self._turns.rows(round)))}

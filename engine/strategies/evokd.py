@@ -14,8 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from engine.parsing import parse_texts
-from engine.prompting import Prompt, Prompter, strings_schema, texts_schema
+from engine.prompting import Prompt, Prompter, strings_schema
 from engine.records import Assignment, Completion, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.auggpt import Auggpt
@@ -65,7 +64,7 @@ class Evokd:
         if not isinstance(analysis.outcome, Completion):
             return [Written(analysis, (), assignment.num_rows)]
         writing = await ask(self._write(assignment, analysis))
-        texts = parse_texts(writing.text, (HARD, EASY))
+        texts = self._form.parse_texts(writing.text, (HARD, EASY))
         wanted, surplus = texts[: assignment.num_rows], texts[assignment.num_rows :]
         labelled = await self._labeller.complete(wanted, ask)
         return [Written(writing, (*labelled, *surplus), assignment.num_rows)]
@@ -102,7 +101,7 @@ class Evokd:
         num_hard = assignment.num_rows - num_easy
         kinds = (*((HARD,) if num_hard else ()), *((EASY,) if num_easy else ()))
         values = {**self._form.values, "num_rows": assignment.num_rows, "num_hard": num_hard, "num_easy": num_easy}
-        schema = texts_schema(assignment.num_rows, kinds)
+        schema = self._form.texts_schema(assignment.num_rows, kinds)
         return self._prompter.follow(analysis.prompt, analysis.text, self._form.template(WRITE), values, schema)
 
 

@@ -1,7 +1,7 @@
 """The kinds of task as a method meets them: what its prompts know of one, how rows are asked for and read, and what a weakness is about.
 
-A method is written once. A task whose texts get a label, or several, has the templates by their plain names, which say what differs between
-the two by `kind`; one that marks entities has those of the same names under `ner/`.
+A method is written once. A task whose texts, or pairs of texts, get a label or several has the templates by their plain names, which say
+what differs between them by `kind`; one that marks entities has those of the same names under `ner/`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from engine.labels.marking import list_entities, write_inline
-from engine.parsing import parse_marked_rows, parse_rows, parse_set_rows, parse_texts
-from engine.prompting import Prompter, marked_rows_schema, rows_schema, set_rows_schema, texts_schema
+from engine.parsing import parse_marked_rows, parse_pair_rows, parse_pairs, parse_rows, parse_set_rows, parse_texts
+from engine.prompting import Prompter, marked_rows_schema, pair_rows_schema, pairs_schema, rows_schema, set_rows_schema, texts_schema
 from engine.records import Annotation, Candidate, Example, Marking, RejectionReason, Span, TaskSpec
 from engine.reports import MinedRow
 from engine.strategies.focus import BOUNDARY, CLASS, TYPE, Focus
@@ -40,6 +40,12 @@ class Form(Protocol):
 
     def parse_rows(self, reply: str) -> list[Candidate]: ...
 
+    def texts_schema(self, num_rows: int, kinds: tuple[str, ...] = ()) -> str:
+        """Of rows that say only what is to be labelled, and perhaps which of `kinds` it is."""
+        ...
+
+    def parse_texts(self, reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]: ...
+
     def variants_schema(self, num_rows: int) -> str:
         """Of rows that are what another one is."""
         ...
@@ -57,7 +63,17 @@ class Form(Protocol):
     def labeller(self, prompter: Prompter) -> TextLabeller[Any]: ...
 
 
-class LabelForm:
+class _TextForm:
+    """What is labelled is a text."""
+
+    def texts_schema(self, num_rows: int, kinds: tuple[str, ...] = ()) -> str:
+        return texts_schema(num_rows, kinds)
+
+    def parse_texts(self, reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
+        return parse_texts(reply, kinds)
+
+
+class LabelForm(_TextForm):
     """Texts with one label each."""
 
     single = CLASS
@@ -76,10 +92,10 @@ class LabelForm:
         return parse_rows(reply)
 
     def variants_schema(self, num_rows: int) -> str:
-        return texts_schema(num_rows)
+        return self.texts_schema(num_rows)
 
     def parse_variants(self, reply: str, original: Example | MinedRow) -> list[Candidate]:
-        return [replace(candidate, label=original.label) for candidate in parse_texts(reply)]
+        return [replace(candidate, label=original.label) for candidate in self.parse_texts(reply)]
 
     def missed_in(self, row: MinedRow) -> tuple[str, ...]:
         return row.label, row.predicted
@@ -88,10 +104,26 @@ class LabelForm:
         return row.label == focus.labels[0] != row.predicted and focus.labels[1:] in ((), (row.predicted,))
 
     def labeller(self, prompter: Prompter) -> TextLabeller[Any]:
-        return Labeller(self._task, prompter)
+        return Labeller(self._task, prompter, self.values)
 
 
-class SetForm:
+class PairForm(LabelForm):
+    """Pairs of texts with one label each."""
+
+    def rows_schema(self, num_rows: int) -> str:
+        return pair_rows_schema(self._task.label_names, num_rows)
+
+    def parse_rows(self, reply: str) -> list[Candidate]:
+        return parse_pair_rows(reply)
+
+    def texts_schema(self, num_rows: int, kinds: tuple[str, ...] = ()) -> str:
+        return pairs_schema(num_rows, kinds)
+
+    def parse_texts(self, reply: str, kinds: tuple[str, ...] = ()) -> list[Candidate]:
+        return parse_pairs(reply, kinds)
+
+
+class SetForm(_TextForm):
     """Texts with any number of labels each."""
 
     single = CLASS
@@ -136,7 +168,7 @@ class SetForm:
         return SetLabeller(self._task, prompter, self.values)
 
 
-class SpanForm:
+class SpanForm(_TextForm):
     """Texts in which entities are marked."""
 
     single = TYPE
@@ -192,7 +224,7 @@ class SpanForm:
         return Marker(self._task, prompter, self.values)
 
 
-_FORMS: Mapping[str, Callable[[TaskSpec], Form]] = {"classification": LabelForm, "multi_label": SetForm, "ner": SpanForm}
+_FORMS: Mapping[str, Callable[[TaskSpec], Form]] = {"classification": LabelForm, "multi_label": SetForm, "ner": SpanForm, "pair": PairForm}
 
 
 def form_of(task: TaskSpec) -> Form:

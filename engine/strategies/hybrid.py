@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.parsing import parse_texts
-from engine.prompting import Prompter, texts_schema
+from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
 from engine.strategies.attributes import draw_profiles
@@ -83,7 +82,7 @@ class Hybrid:
         answer = await ask(prompt)
         if self._labeller is None:
             return [Written(answer, tuple(self._form.parse_rows(answer.text)), assignment.num_rows)]
-        texts = parse_texts(answer.text)
+        texts = self._form.parse_texts(answer.text)
         wanted, surplus = texts[: assignment.num_rows], texts[assignment.num_rows :]
         asked = assignment.focus[0] if self._config.disagreement == "refuse" else None
         labelled = await self._labeller.complete(wanted, ask, asked)
@@ -104,7 +103,7 @@ class Hybrid:
         return [*({"length": lengths, "style": self._config.styles} | wanted).items()]
 
     def _schema(self, num_rows: int) -> str:
-        return texts_schema(num_rows) if self._labeller else self._form.rows_schema(num_rows)
+        return self._form.texts_schema(num_rows) if self._labeller else self._form.rows_schema(num_rows)
 
     def _common(self, round: int, report: WeaknessReport) -> Mapping[str, Any]:
         return {

@@ -11,25 +11,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from engine.labels.label_codes import label_codes, matching, starts
 from engine.labels.soft_labels import SoftLabel, Tables, fit_temperature, mean, read_soft_label, read_tables, temper, unexplored
 from engine.parsing import parse_labels
-from engine.prompting import CodeForm, Opening, Prompt, Prompter, label_schema, labels_schema
+from engine.prompting import CodeForm, Prompt, Prompter, label_schema, labels_schema
 from engine.records import Annotation, Candidate, Completion, Example, RejectionReason, TaskSpec
 from engine.strategies.planning import draw_examples
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller, together
+from engine.strategies.text_labeller import TEMPERATURE, TextLabeller, as_shown, together
+from engine.text import Content
 
 ONE = "labelling/label"
 SEVERAL = "labelling/batch"
 CODE = "labelling/code"
-TEMPERATURE = 0.0
-"""The likeliest label, not a draw."""
 MAX_FURTHER = 8
 """Calls about one text beyond the first. Each is two or three tokens behind a prompt that the server has in its cache."""
 MAX_MISSING = 0.5
@@ -55,13 +54,9 @@ class Labelled(NamedTuple):
 class Labeller(TextLabeller[Labelled]):
     """Asks for one label a text, with what each label means. The prompts of a run differ in their texts only."""
 
-    def __init__(self, task: TaskSpec, prompter: Prompter) -> None:
-        super().__init__(prompter.labelling.texts_per_request)
+    def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
+        super().__init__(prompter, values)
         self._task = task
-        self._prompter = prompter
-        self._config = prompter.labelling
-        self._teachers = prompter.panel.models
-        self._openings: dict[tuple[str, int], Opening] = {}
         self._places = {name: place for place, name in enumerate(task.label_names)}
         self._codes: tuple[str, ...] = label_codes(len(task.labels), self._config.top_logprobs) if self._config.soft else ()
         self._coded_labels = [
@@ -71,7 +66,7 @@ class Labeller(TextLabeller[Labelled]):
         self._temperatures: dict[str, float] = {}
         self._calibrating = asyncio.Lock()
 
-    async def label(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
+    async def label(self, texts: Sequence[Content], ask: Ask) -> list[Labelled]:
         if self._config.soft:
             return await together(self._weigh(place, text, ask) for place, text in enumerate(texts))
         return await super().label(texts, ask)
@@ -87,17 +82,14 @@ class Labeller(TextLabeller[Labelled]):
         if asked is not None and label != asked and annotation is not None and share is not None and share >= least > 0:
             # A text between two classes: sure enough to be a row of the one it was asked for.
             label, annotation = asked, replace(annotation, agreement=share)
-        candidate = replace(candidate, label=label, annotation=annotation)
+        candidate = replace(candidate, label=label, annotation=_beside(candidate.annotation, annotation))
         if asked is not None and label != asked:
             wanted = f"asked for {asked[:100]!r}{_in_brackets(share)}"
             problem = f"{wanted}, labelled {label[:100]!r}{_in_brackets(annotation and annotation.agreement)}"
             return replace(candidate, problem=problem, reason=RejectionReason.DISAGREEMENT)
         if labelled.doubt is not None:
             return replace(candidate, problem=labelled.doubt, reason=RejectionReason.UNCERTAIN)
-        if annotation is not None and annotation.agreement is not None and annotation.agreement < least:
-            problem = f"agreement {annotation.agreement:.2f}, and at least {least:g} is wanted"
-            return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
-        return candidate
+        return self._if_sure(candidate, annotation and annotation.agreement)
 
     def _share(self, annotation: Annotation | None, label: str | None) -> float | None:
         if annotation is None or annotation.probabilities is None or label not in self._places:
@@ -106,23 +98,19 @@ class Labeller(TextLabeller[Labelled]):
 
     # One label a text from each teacher.
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[Labelled]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[Labelled]:
         count = len(texts)
         if count == 1:
-            prompt = self._opening(ONE, count).finish({"text": texts[0]}, label_schema(self._task.label_names))
+            prompt = self._opening(ONE, count).finish({"text": as_shown(texts[0])}, label_schema(self._task.label_names))
         else:
-            prompt = self._opening(SEVERAL, count).finish({"texts": texts}, labels_schema(self._task.label_names, count))
-        prompt = replace(prompt, temperature=TEMPERATURE)
-        if len(self._teachers) == 1:
-            answer = await ask(prompt)
-            return [Labelled(answer, label) for label in parse_labels(answer.text, count)]
-        answers = await together(ask(replace(prompt, model=model, series="label")) for model in self._teachers)
+            prompt = self._opening(SEVERAL, count).finish({"texts": [*map(as_shown, texts)]}, labels_schema(self._task.label_names, count))
+        answers = await self._ask_teachers(prompt, "label", ask)
         voices = [parse_labels(answer.text, count) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
     # A distribution over the labels from each teacher.
 
-    async def _weigh(self, place: int, text: str, ask: Ask) -> Labelled:
+    async def _weigh(self, place: int, text: Content, ask: Ask) -> Labelled:
         prompt = self._coded(text)
         named = [replace(prompt, model=model, series=f"label {place}") for model in self._teachers]
         asked = await together(self._spell(each, ask) for each in named)
@@ -153,8 +141,8 @@ class Labeller(TextLabeller[Labelled]):
             answers += await together(map(ask, prompts))
         return answers
 
-    def _coded(self, text: str) -> Prompt:
-        prompt = self._opening(CODE, 1).finish({"text": text}, _code_schema(self._codes))
+    def _coded(self, text: Content) -> Prompt:
+        prompt = self._opening(CODE, 1).finish({"text": as_shown(text)}, _code_schema(self._codes))
         return replace(prompt, temperature=TEMPERATURE)
 
     def _form(self, start: str) -> CodeForm:
@@ -193,14 +181,17 @@ class Labeller(TextLabeller[Labelled]):
 
     def _known_row(self, number: int, row: Example, model: str) -> Prompt:
         # In the ordinary wording, whatever variant the assignment has that happens to ask first.
-        return replace(self._coded(row.text), model=model, series=f"calibration {number}", is_once=True, variants=())
+        return replace(self._coded(row.content), model=model, series=f"calibration {number}", is_once=True, variants=())
 
-    def _opening(self, template: str, count: int) -> Opening:
-        if (template, count) not in self._openings:
-            labels = self._coded_labels if template == CODE else self._task.labels
-            values = {"kind": self._task.kind, "domain": self._task.domain, "labels": labels, "num_texts": count}
-            self._openings[template, count] = self._prompter.open(template, values)
-        return self._openings[template, count]
+    def _values_of(self, template: str) -> Mapping[str, Any]:
+        return {**self._values, "labels": self._coded_labels} if template == CODE else self._values
+
+
+def _beside(there: Annotation | None, said: Annotation | None) -> Annotation | None:
+    """What is said of a row, with the second text that it may have."""
+    if there is None or there.text_pair is None:
+        return said
+    return replace(said or Annotation(), text_pair=there.text_pair)
 
 
 def _counted(answer: Answer, voices: Sequence[str | None]) -> Labelled:

@@ -28,7 +28,7 @@ class Llm2llm:
         self.rows_per_round = config.rows_per_round
         self._form = form_of(task)
         self._seed = seed
-        self._is_seed = {(row.text, row.label) for row in task.seed}
+        self._is_seed = {(row.content, row.label) for row in task.seed}
         self._prompts = RoundPrompts(prompter, self._form, TEMPLATE)
         self._wrong: tuple[int, list[MinedRow]] = (0, [])
 
@@ -52,6 +52,6 @@ class Llm2llm:
     def _wrong_rows(self, round: int, report: WeaknessReport) -> list[MinedRow]:
         """In an order of the round's own, as there may be more than a round has room for."""
         if self._wrong[0] != round:
-            rows = [row for row in (*report.hard, *report.wrong) if (row.text, row.label) in self._is_seed]
+            rows = [row for row in (*report.hard, *report.wrong) if (row.content, row.label) in self._is_seed]
             self._wrong = round, random.Random(f"{self._seed} wrong {round}").sample(rows, len(rows))
         return self._wrong[1]

@@ -13,15 +13,14 @@ from msgspec.structs import replace
 
 from engine.labels.marking import MarkingError
 from engine.parsing import Marks, parse_marks
-from engine.prompting import Opening, Prompter, mark_schema, marks_schema
+from engine.prompting import Prompter, mark_schema, marks_schema
 from engine.records import Annotation, Candidate, Completion, Marking, RejectionReason, TaskSpec
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller, together
+from engine.strategies.text_labeller import TextLabeller
+from engine.text import Content, whole
 
 ONE = "ner/labelling/label"
 SEVERAL = "ner/labelling/batch"
-TEMPERATURE = 0.0
-"""The likeliest marks, not a draw."""
 _MAX_SHOWN = 100
 
 
@@ -43,28 +42,21 @@ class Marker(TextLabeller[MarkedText]):
     """Asks for all entities in a text, with what each type means. The prompts of a run differ in their texts only."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
-        """`values`: what every template of the task knows."""
-        super().__init__(prompter.labelling.texts_per_request)
+        super().__init__(prompter, values)
         self._types = task.label_names
         self._marking: Marking = task.marking
-        self._prompter = prompter
-        self._values = values
-        self._openings: dict[tuple[str, int], Opening] = {}
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[MarkedText]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[MarkedText]:
         """Spans are of a text without white space around it, as rows are."""
-        texts, count = [text.strip() for text in texts], len(texts)
+        stripped, count = [whole(text).strip() for text in texts], len(texts)
         if count == 1:
-            prompt = self._opening(ONE, count).finish({**self._values, "text": texts[0]}, mark_schema(self._types, self._marking))
+            prompt = self._opening(ONE, count).finish({**self._values, "text": stripped[0]}, mark_schema(self._types, self._marking))
         else:
-            prompt = self._opening(SEVERAL, count).finish({**self._values, "texts": texts}, marks_schema(self._types, self._marking, count))
-        prompt = replace(prompt, temperature=TEMPERATURE)
-        teachers = self._prompter.panel.models
-        if len(teachers) == 1:
-            answers = [await ask(prompt)]
-        else:
-            answers = await together(ask(replace(prompt, model=model, series="mark")) for model in teachers)
-        voices = [parse_marks(answer.text, texts, self._types, self._marking) for answer in answers]
+            prompt = self._opening(SEVERAL, count).finish(
+                {**self._values, "texts": stripped}, marks_schema(self._types, self._marking, count)
+            )
+        answers = await self._ask_teachers(prompt, "mark", ask)
+        voices = [parse_marks(answer.text, stripped, self._types, self._marking) for answer in answers]
         return [_counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
     def judge(self, candidate: Candidate, labelled: MarkedText, asked: str | None = None) -> Candidate:
@@ -80,16 +72,7 @@ class Marker(TextLabeller[MarkedText]):
         if asked is not None and asked not in found:
             there = ", ".join(map(repr, found))[:_MAX_SHOWN] or "nothing"
             return replace(candidate, problem=f"asked for {asked[:_MAX_SHOWN]!r}, marked {there}", reason=RejectionReason.DISAGREEMENT)
-        least = self._prompter.labelling.min_agreement
-        if labelled.agreement is not None and labelled.agreement < least:
-            problem = f"agreement {labelled.agreement:.2f}, and at least {least:g} is wanted"
-            return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
-        return candidate
-
-    def _opening(self, template: str, count: int) -> Opening:
-        if (template, count) not in self._openings:
-            self._openings[template, count] = self._prompter.open(template, {**self._values, "num_texts": count})
-        return self._openings[template, count]
+        return self._if_sure(candidate, labelled.agreement)
 
 
 def _counted(answer: Answer, voices: Sequence[Marks]) -> MarkedText:

@@ -12,13 +12,15 @@ from itertools import groupby
 from engine.errors import UserError
 from engine.gates.gates import comparable
 from engine.prompting import Prompter
-from engine.records import Assignment, Candidate, TaskSpec
+from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.strategy import Ask, Written
+from engine.strategies.text_labeller import real_candidate
 from engine.strategy_config import PoolConfig
 from engine.task.task import draw_texts
+from engine.text import Content, parts
 
 SPARE = 2
 """Times as many rows are drawn as are asked about, as some may be empty, or of validation or test."""
@@ -34,10 +36,10 @@ class PoolLabelling:
         self._config = config
         self.rows_per_round = config.rows_per_round
         self._labeller = form_of(task).labeller(prompter)
-        self._held_out = {comparable(row.text) for rows in (task.validation, task.test) for row in rows}
+        self._held_out = {comparable(row.content) for rows in (task.validation, task.test) for row in rows}
         drawn = draw_texts(task.pool, SPARE * config.rounds * config.rows_per_round, seed)
         self._drawn = [text for text in drawn if self._may_be_shown(text)]
-        self._uncertain: tuple[int, list[str]] = (0, [])
+        self._uncertain: tuple[int, list[Content]] = (0, [])
         """Of which round, and those that may be shown."""
 
     def plan(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> Iterator[Assignment]:
@@ -55,7 +57,7 @@ class PoolLabelling:
             rows = list(group)
             # A text without a label was asked about in vain, and not refused: it is a row that failed.
             found = [(text, labelled) for text, labelled in rows if labelled.is_answered]
-            candidates = [self._labeller.judge(Candidate(text, text=text.strip()), labelled) for text, labelled in found]
+            candidates = [self._labeller.judge(real_candidate(text), labelled) for text, labelled in found]
             written.append(Written(answer, tuple(candidates), len(rows)))
         return written
 
@@ -63,7 +65,7 @@ class PoolLabelling:
         pick, texts = self._texts(round, report)
         return {pick: len(texts)}
 
-    def _texts(self, round: int, report: WeaknessReport) -> tuple[str, Sequence[str]]:
+    def _texts(self, round: int, report: WeaknessReport) -> tuple[str, Sequence[Content]]:
         """How they were picked, and the round's texts."""
         count = self._config.rows_per_round
         if self._config.pick == "uncertain" and report.uncertain is not None:
@@ -72,7 +74,7 @@ class PoolLabelling:
             return "uncertain", self._uncertain[1]
         return "random", self._drawn[(round - 1) * count : round * count]
 
-    def _unasked(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> list[str]:
+    def _unasked(self, round: int, report: WeaknessReport, earlier: Sequence[WeaknessReport] = ()) -> list[Content]:
         """Each round that answers a report has a part of its uncertain rows, by how far it is ahead. What rounds in between may have taken
         of earlier reports' is left out, for the report did not know of it.
         """
@@ -80,10 +82,10 @@ class PoolLabelling:
         asked = {text for other in others for between in range(report.round + 1, round) for text in self._part(between, other)}
         return [text for text in self._part(round, report) if text not in asked]
 
-    def _part(self, round: int, report: WeaknessReport) -> list[str]:
+    def _part(self, round: int, report: WeaknessReport) -> list[Content]:
         count, ahead = self._config.rows_per_round, round - report.round - 1
-        shown = [row.text for row in report.uncertain or () if self._may_be_shown(row.text)]
+        shown = [row.content for row in report.uncertain or () if self._may_be_shown(row.content)]
         return shown[ahead * count : (ahead + 1) * count] if ahead >= 0 else []
 
-    def _may_be_shown(self, text: str) -> bool:
-        return bool(text.strip()) and comparable(text) not in self._held_out
+    def _may_be_shown(self, text: Content) -> bool:
+        return all(map(str.strip, parts(text))) and comparable(text) not in self._held_out

@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from engine.labels.label_sets import LabelSetError
 from engine.parsing import LabelSet, parse_label_sets
-from engine.prompting import Opening, Prompter, label_set_schema, label_sets_schema
+from engine.prompting import Prompter, label_set_schema, label_sets_schema
 from engine.records import Annotation, Candidate, Completion, RejectionReason, TaskSpec
-from engine.strategies.labelling import ONE, SEVERAL, TEMPERATURE
+from engine.strategies.labelling import ONE, SEVERAL
 from engine.strategies.strategy import Answer, Ask
-from engine.strategies.text_labeller import TextLabeller, together
+from engine.strategies.text_labeller import TextLabeller
+from engine.text import Content
 
 _MAX_SHOWN = 100
 
@@ -39,16 +40,12 @@ class SetLabeller(TextLabeller[LabelledSet]):
     """Asks for all labels of a text, with what each means. The prompts of a run differ in their texts only."""
 
     def __init__(self, task: TaskSpec, prompter: Prompter, values: Mapping[str, Any]) -> None:
-        """`values`: what every template of the task knows."""
-        super().__init__(prompter.labelling.texts_per_request)
+        super().__init__(prompter, values)
         self._names = task.label_names
         self._known = dict.fromkeys(task.label_names)
         self._allow_none = task.allow_none
-        self._prompter = prompter
-        self._values = values
-        self._openings: dict[tuple[str, int], Opening] = {}
 
-    async def _label_together(self, texts: Sequence[str], ask: Ask) -> list[LabelledSet]:
+    async def _label_together(self, texts: Sequence[Content], ask: Ask) -> list[LabelledSet]:
         count = len(texts)
         if count == 1:
             schema = label_set_schema(self._names, allow_none=self._allow_none)
@@ -56,12 +53,7 @@ class SetLabeller(TextLabeller[LabelledSet]):
         else:
             schema = label_sets_schema(self._names, count, allow_none=self._allow_none)
             prompt = self._opening(SEVERAL, count).finish({"texts": texts}, schema)
-        prompt = replace(prompt, temperature=TEMPERATURE)
-        teachers = self._prompter.panel.models
-        if len(teachers) == 1:
-            answers = [await ask(prompt)]
-        else:
-            answers = await together(ask(replace(prompt, model=model, series="label")) for model in teachers)
+        answers = await self._ask_teachers(prompt, "label", ask)
         voices = [parse_label_sets(answer.text, count, self._known, allow_none=self._allow_none) for answer in answers]
         return [self._counted(answers[0], [voice[place] for voice in voices]) for place in range(count)]
 
@@ -77,11 +69,7 @@ class SetLabeller(TextLabeller[LabelledSet]):
         if asked is not None and asked not in labels:
             there = ", ".join(map(repr, labels))[:_MAX_SHOWN] or "nothing"
             return replace(candidate, problem=f"asked for {asked[:_MAX_SHOWN]!r}, labelled {there}", reason=RejectionReason.DISAGREEMENT)
-        least = self._prompter.labelling.min_agreement
-        if labelled.agreement is not None and labelled.agreement < least:
-            problem = f"agreement {labelled.agreement:.2f}, and at least {least:g} is wanted"
-            return replace(candidate, problem=problem, reason=RejectionReason.UNCERTAIN)
-        return candidate
+        return self._if_sure(candidate, labelled.agreement)
 
     def _counted(self, answer: Answer, voices: Sequence[LabelSet]) -> LabelledSet:
         """Lists that cannot be read count only where there are no others."""
@@ -95,8 +83,3 @@ class SetLabeller(TextLabeller[LabelledSet]):
         given = [count if label in labels else len(votes) - count for label, count in counts.items() if count]
         agreement = sum(given) / (len(given) * len(votes)) if given else 1.0
         return LabelledSet(answer, labels, agreement if len(voices) > 1 else None)
-
-    def _opening(self, template: str, count: int) -> Opening:
-        if (template, count) not in self._openings:
-            self._openings[template, count] = self._prompter.open(template, {**self._values, "num_texts": count})
-        return self._openings[template, count]

@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
-from engine.parsing import parse_texts
 from engine.prompting import Prompt
 from engine.records import Assignment, Candidate, Completion, Outcome, Request
 from engine.reports import WeaknessReport
@@ -43,11 +41,6 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     candidates: tuple[Candidate, ...]
     num_rows: int
     """Rows asked for in it."""
-
-
-def written_of(label: str, answer: Answer, num_rows: int) -> Written:
-    """The texts of an answer that was asked for rows of one label, and may not choose another."""
-    return Written(answer, tuple(replace(candidate, label=label) for candidate in parse_texts(answer.text)), num_rows)
 
 
 class Strategy(Protocol):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +53,17 @@ def read_set_examples(
     if not rows:
         raise UserError(f"{path}: no rows")
     return rows
+
+
+def read_label_names(path: Path, columns: LabelSetColumns = LabelSetColumns()) -> list[str]:
+    """All labels that occur, each once. What cannot be read is left for `read_set_examples` to name."""
+    found: dict[str, None] = {}
+    for file in data_files(path):
+        names = tag_names(file, columns.labels)
+        for _, value in _values(file, columns):
+            with suppress(_RowError):
+                found.update(dict.fromkeys(_listed(value, columns, names)))
+    return list(found)
 
 
 def _values(file: Path, columns: LabelSetColumns) -> Iterator[tuple[str | None, Any]]:

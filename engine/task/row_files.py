@@ -101,6 +101,17 @@ def candidate_columns(file: Path) -> list[str]:
     return [name for name, kind in kinds.items() if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)]
 
 
+def list_columns(file: Path) -> list[str]:
+    """Of one of `data_files`: those that could hold several labels a row, as lists."""
+    with _explained(file, Columns(())):
+        schema, _ = _open(file, Columns(()))
+    return [
+        field.name
+        for field in schema
+        if _is_list(field.type) and (_is_text(field.type.value_type) or pa.types.is_integer(field.type.value_type))
+    ]
+
+
 def count_rows(file: Path, columns: Columns) -> int:
     """Reads a file through where it does not say so itself."""
     if file.suffix == ".parquet":

@@ -1,6 +1,8 @@
 """One file of labelled rows, cut into the parts that a run needs: the same rows and seed give the same parts.
 
-Invariants: each part has rows of every label; no text is in two parts, also not in other case, spacing or punctuation.
+Invariants: each part has rows of every label; no text, or pair of texts, is in two parts, also not in other case, spacing or punctuation.
+Where rows have several labels they are cut by the rarest that each has, and what has too few rows of its own for all parts is left to the
+seed: then each label is in the seed, and in the other parts if it has rows enough.
 """
 
 from __future__ import annotations
@@ -40,21 +42,27 @@ def split_rows(rows: Sequence[Example], parts: Collection[PartName], seed: int, 
 
     UserError if some label has fewer different texts than there are parts.
     """
-    known = {comparable(row.text) for row in apart_from}
+    known = {comparable(row.content) for row in apart_from}
     by_label: defaultdict[str, list[Example]] = defaultdict(list)
     num_rows = 0
+    frequent = Counter(label for row in rows for label in row.labels)
+    counts: Counter[str] = Counter()
     for row in rows:
-        by_label[row.label]  # a label whose texts are all copies is one with too few rows
-        if (text := comparable(row.text)) not in known:
+        labels = row.labels or (row.label,)
+        rarest = min(labels, key=lambda label: frequent[label])
+        by_label[rarest]  # a label whose texts are all copies is one with too few rows
+        counts.update(dict.fromkeys(labels, 0))
+        if (text := comparable(row.content)) not in known:
             known.add(text)
-            by_label[row.label].append(row)
+            by_label[rarest].append(row)
+            counts.update(labels)
             num_rows += 1
-    _require_rows(by_label, len(parts))
+    _require_rows({label: count for label, count in counts.items() if label or not frequent}, len(parts))
     held_out = [name for name in ("validation", "test") if name in parts]
     cut: dict[PartName, list[Example]] = {name: [] for name in ("seed", *held_out)}
     for label in sorted(by_label):
         drawn = random.Random(f"{seed} split {label}").sample(by_label[label], len(by_label[label]))
-        for name in held_out:
+        for name in held_out if len(drawn) >= len(parts) else ():
             count = min(max(1, round(HELD_OUT_SHARE * len(by_label[label]))), MOST_HELD_OUT)
             cut[name] += drawn[:count]
             drawn = drawn[count:]
@@ -63,8 +71,8 @@ def split_rows(rows: Sequence[Example], parts: Collection[PartName], seed: int, 
     return Parts(mixed, num_copies=len(rows) - num_rows)
 
 
-def _require_rows(by_label: Mapping[str, Sequence[Example]], at_least: int) -> None:
-    few = {label: len(rows) for label, rows in sorted(by_label.items()) if len(rows) < at_least}
+def _require_rows(counts: Mapping[str, int], at_least: int) -> None:
+    few = {label: count for label, count in sorted(counts.items()) if count < at_least}
     if few:
         shown = ", ".join(f"{label!r} has {count}" for label, count in [*few.items()][:_MAX_SHOWN]) + (
             " …" if len(few) > _MAX_SHOWN else ""
@@ -76,5 +84,6 @@ def _require_rows(by_label: Mapping[str, Sequence[Example]], at_least: int) -> N
 
 
 def scarce_labels(rows: Sequence[Example], at_least: int) -> list[str]:
-    """Those with fewer rows than that."""
-    return sorted(label for label, count in Counter(row.label for row in rows).items() if count < at_least)
+    """Those that some row has, and fewer rows than that."""
+    counts = Counter(label for row in rows for label in row.labels or (row.label,))
+    return sorted(label for label, count in counts.items() if label and count < at_least)

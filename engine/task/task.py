@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from engine.config import TaskConfig
 from engine.errors import UserError
-from engine.records import Example, Label, Pool, TaskSpec
+from engine.records import ONE_LABEL, Example, Label, Pool, TaskSpec
 from engine.task.label_set_files import LabelSetColumns, read_set_examples
 from engine.task.row_files import Columns, count_rows, data_files, read_batches
 from engine.task.span_files import SpanColumns, read_marked_examples
+from engine.text import Content, parts
 
 _MAX_SHOWN = 5
 """Unknown labels or empty classes named in one message."""
@@ -37,7 +38,7 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
     seed_rows, validation, test = (read_rows(config, path) for path in (data.seed, data.validation, data.test))
     _require_every_label(seed_rows, names, data.seed, "entity type" if config.kind == "ner" else "label")
     if data.seed_rows_per_class is not None:
-        seed_rows = (_draw if config.kind == "classification" else _draw_each)(seed_rows, names, data.seed_rows_per_class, seed)
+        seed_rows = (_draw if config.kind in ONE_LABEL else _draw_each)(seed_rows, names, data.seed_rows_per_class, seed)
     return TaskSpec(
         kind=config.kind,
         domain=config.domain,
@@ -45,7 +46,7 @@ def load_task(config: TaskConfig, seed: int) -> TaskSpec:
         seed=tuple(seed_rows),
         validation=tuple(validation),
         test=tuple(test),
-        pool=None if data.pool is None else find_pool(data.pool, data.text_column),
+        pool=None if data.pool is None else find_pool(data.pool, data.text_column, config.text_pair_column),
         marking=config.marking,
         allow_none=config.allow_none,
     )
@@ -59,20 +60,28 @@ def read_rows(config: TaskConfig, path: Path) -> list[Example]:
     if config.kind == "multi_label":
         columns = LabelSetColumns(data.text_column, data.labels_column, data.label_separator)
         return read_set_examples(path, columns, names, allow_none=config.allow_none)
-    return read_examples(path, data.text_column, data.label_column, names)
+    return read_examples(path, data.text_column, data.label_column, names, text_pair_column=config.text_pair_column)
 
 
 def read_examples(
-    path: Path, text_column: str = "text", label_column: str = "label", label_names: Collection[str] | None = None
+    path: Path,
+    text_column: str = "text",
+    label_column: str = "label",
+    label_names: Collection[str] | None = None,
+    *,
+    text_pair_column: str | None = None,
 ) -> list[Example]:
-    """Labelled rows; label ids become the names that the dataset gives them. `label_names`: those that may occur; None takes any."""
+    """Labelled rows; label ids become the names that the dataset gives them. `label_names`: those that may occur; None takes any.
+    `text_pair_column`: of the second texts, where rows are pairs.
+    """
     rows: list[Example] = []
-    columns = Columns((text_column,), (label_column,))
+    columns = Columns(_text_columns(text_column, text_pair_column), (label_column,))
     for file in data_files(path):
-        pairs = (pair for batch in read_batches(file, columns) for pair in zip(*map(_values, batch.columns), strict=True))
-        for number, (text, label) in enumerate(pairs, start=1):
-            if not text or not text.strip():
-                raise UserError(f"{file}: row {number} has no text; give it one, or leave the row out")
+        found = (row for batch in read_batches(file, columns) for row in zip(*map(_values, batch.columns), strict=True))
+        for number, (*texts, label) in enumerate(found, start=1):
+            for column, text in zip(columns.texts, texts, strict=True):
+                if not text or not text.strip():
+                    raise UserError(f"{file}: row {number} has no {_missing(column, text_pair_column)}")
             if not label:
                 raise UserError(f"{file}: row {number} has no label; give it one, or leave the row out")
             if label_names is not None and label not in label_names:
@@ -80,38 +89,55 @@ def read_examples(
                     f"{file}: row {number} has the unknown label {label!r}; the task's labels are {_shown(label_names)}. Correct the row "
                     "or leave it out; a further label needs rows in the seed, too, from which the student learns it"
                 )
-            rows.append(Example(text, label))
+            first, *second = map(str, texts)
+            rows.append(Example(first, label, text_pair=second[0] if second else None))
     if not rows:
         raise UserError(f"{path}: no rows; expected one at least, with a text and its label")
     return rows
 
 
-def read_column(path: Path, name: str) -> list[str]:
-    """One column of strings; a null is an empty text."""
-    columns = Columns((name,))
-    return [text or "" for file in data_files(path) for batch in read_batches(file, columns) for text in batch.column(0).to_pylist()]
+def _text_columns(text_column: str, text_pair_column: str | None) -> tuple[str, ...]:
+    return (text_column,) if text_pair_column is None else (text_column, text_pair_column)
 
 
-def find_pool(path: Path, text_column: str) -> Pool:
+def _missing(column: str, text_pair_column: str | None) -> str:
+    """In words, what an empty cell of this column lacks."""
+    if column == text_pair_column:
+        return f"second text (column {column!r}); each row of a task of pairs has two"
+    return "text; give it one, or leave the row out"
+
+
+def read_contents(path: Path, text_column: str, text_pair_column: str | None = None) -> Iterator[list[Content]]:
+    """The texts of a file, or its pairs, in their order, some thousands at a time; a null is an empty text."""
+    columns = Columns(_text_columns(text_column, text_pair_column))
+    for file in data_files(path):
+        for batch in read_batches(file, columns):
+            texts, *others = ([text or "" for text in column.to_pylist()] for column in batch.columns)
+            yield [*zip(texts, others[0], strict=True)] if others else [*texts]
+
+
+def find_pool(path: Path, text_column: str, text_pair_column: str | None = None) -> Pool:
     """Look whether the pool is there, has texts, and how many. It is not loaded: memory holds one batch of it at a time."""
-    pool = Pool(str(path), text_column, sum(count_rows(file, Columns((text_column,))) for file in data_files(path)))
-    if not any(text.strip() for texts in pool_texts(pool) for text in texts):
-        raise UserError(f"{path}: no texts in the column {text_column!r}; expected a real text a row")
+    columns = Columns(_text_columns(text_column, text_pair_column))
+    pool = Pool(str(path), text_column, sum(count_rows(file, columns) for file in data_files(path)), text_pair_column)
+    if not any(all(map(str.strip, parts(content))) for contents in pool_texts(pool) for content in contents):
+        what = f"no texts in the column {text_column!r}; expected a real text a row"
+        if text_pair_column is not None:
+            what = f"no row with texts in the columns {text_column!r} and {text_pair_column!r}; expected a real pair of texts a row"
+        raise UserError(f"{path}: {what}")
     return pool
 
 
-def pool_texts(pool: Pool) -> Iterator[list[str]]:
-    """The pool's texts in their order, some thousands at a time; a null is an empty text."""
-    for file in data_files(Path(pool.path)):
-        for batch in read_batches(file, Columns((pool.text_column,))):
-            yield [text or "" for text in batch.column(0).to_pylist()]
+def pool_texts(pool: Pool) -> Iterator[list[Content]]:
+    """As `read_contents`."""
+    return read_contents(Path(pool.path), pool.text_column, pool.text_pair_column)
 
 
-def draw_texts(pool: Pool, count: int, seed: int) -> list[str]:
+def draw_texts(pool: Pool, count: int, seed: int) -> list[Content]:
     """So many texts of the pool, or all, in an order drawn by the seed; in memory are no more."""
     places = random.Random(f"{seed} pool").sample(range(pool.num_rows), min(count, pool.num_rows))
     wanted = set(places)
-    found: dict[int, str] = {}
+    found: dict[int, Content] = {}
     place = 0
     for texts in pool_texts(pool):
         found.update((place + offset, text) for offset, text in enumerate(texts) if place + offset in wanted)

@@ -29,7 +29,7 @@ from engine.config import (
     TaskConfig,
     TeacherConfig,
 )
-from engine.records import Label
+from engine.records import Label, TaskKind
 from engine.strategy_config import METHODS
 from engine.text import readable
 
@@ -62,6 +62,7 @@ class TaskDraft:
     teacher: Mapping[str, str | Sequence[str]]
     strategy: Mapping[str, str | int]
     student: Mapping[str, str | int | float]
+    kind: TaskKind = "classification"
 
 
 def render_task_file(draft: TaskDraft) -> str:
@@ -74,7 +75,7 @@ def render_task_file(draft: TaskDraft) -> str:
         *_keys(RunConfig, {"name": draft.name, "seed": draft.seed}, ()),
         "",
         "[task]",
-        *_keys(TaskConfig, {"domain": draft.domain}, _OFFERED["task"]),
+        *_keys(TaskConfig, {**({"kind": draft.kind} if draft.kind != "classification" else {}), "domain": draft.domain}, _OFFERED["task"]),
         "",
         "[task.data]",
         *_keys(DataConfig, draft.data, _OFFERED["task.data"]),

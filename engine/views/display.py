@@ -22,6 +22,7 @@ from engine.replay import Replayed
 from engine.reports import FinalReport, Scores, WeaknessReport
 from engine.runs.provenance import CallStory, Row, Story
 from engine.runs.summary import Summary
+from engine.text import whole
 from engine.watching.bottleneck import Limit, combine
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -119,8 +120,8 @@ def summary_view(summary: Summary) -> RenderableType:
 
 def speed_line(tokens_per_s: float, roofline_share: float, limited_s: Mapping[str, float]) -> str:
     """How fast the teacher wrote, and why not faster."""
-    whole = sum(limited_s.values())
-    shares = [(limit, seconds / whole) for limit, seconds in limited_s.items() if whole and seconds / whole >= 0.1]
+    total = sum(limited_s.values())
+    shares = [(limit, seconds / total) for limit, seconds in limited_s.items() if total and seconds / total >= 0.1]
     reasons = ", ".join(f"{SHORT.get(limit, limit)} {share:.0%}" for limit, share in shares)
     # Rounds that took less than two seconds know of no best.
     share = f", {roofline_share:.0%} of the servers' best two seconds" if roofline_share else ""
@@ -197,7 +198,8 @@ def story_view(story: Story) -> RenderableType:
         parts += ["", Text("Reply", style="bold"), _in_full(call.outcome.text)]
     if story.siblings:
         lines = [
-            (row.id.rpartition("-")[2], row.ending, label_words(row.label, row.labels), _marked(row) or row.raw) for row in story.siblings
+            (row.id.rpartition("-")[2], row.ending, label_words(row.label, row.labels), _in_one_line(row) or row.raw)
+            for row in story.siblings
         ]
         title = "Other rows of the call" if story.row else "Rows of the call"
         parts += ["", plain_table(("place", "ended", "label", "text"), lines, title=title)]
@@ -223,13 +225,18 @@ def _row_facts(story: Story) -> list[tuple[str, object]]:
     if row is None:
         return []
     refusal = [("Refused", row.detail), ("Written", row.raw)] if row.detail is not None else []
+    second = [("Second text", row.text_pair)] if row.text_pair is not None else []
     labels = [("Labels", label_words("", row.labels))] if row.labels is not None else [("Label", row.label)]
-    return [*(labels if row.label or not row.spans else []), ("Text", _marked(row)), *refusal]
+    return [*(labels if row.label or not row.spans else []), ("Text", _marked(row)), *second, *refusal]
 
 
 def label_words(label: str, labels: Sequence[str] | None) -> str:
     """One label, or several in a few words."""
     return label if labels is None else ", ".join(labels) or "no label"
+
+
+def _in_one_line(row: Row) -> str:
+    return _marked(row) if row.text_pair is None else whole(row.content)
 
 
 def _marked(row: Row) -> str:
@@ -241,10 +248,10 @@ def _asking_facts(story: Story) -> list[tuple[str, object]]:
     origin, answers, teacher = story.origin, story.answers, story.teacher
     said = [f"{score.label}: F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}" for score in answers.classes]
     said += [f"{item.count} of {item.label} taken for {item.predicted}" for item in answers.confusions]
-    whole = f"macro F1 {answers.scores.macro_f1:.3f} on {answers.scores.num_rows} rows" if answers.scores else "report is not there"
+    overall = f"macro F1 {answers.scores.macro_f1:.3f} on {answers.scores.num_rows} rows" if answers.scores else "report is not there"
     flags = [" ".join(server["command"]) if "command" in server else json.dumps(server) for server in teacher.servers]
     return [
-        ("Answers", f"{answers.weakness}, of the report on round {answers.report} ({'; '.join([whole, *said])})"),
+        ("Answers", f"{answers.weakness}, of the report on round {answers.report} ({'; '.join([overall, *said])})"),
         ("Round", f"{origin.round}{'' if story.is_complete else ', not complete yet'}; assignment {origin.assignment}"),
         *([("Replays", origin.replays)] if origin.replays else []),
         *([("Replayed by", ", ".join(story.replayed_by))] if story.replayed_by else []),

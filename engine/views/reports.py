@@ -26,6 +26,7 @@ from engine.reports import (
     Slice,
     WeaknessReport,
 )
+from engine.text import whole
 from engine.views.display import bar, inert, label_words, plain_table
 
 _EXAMPLE_CHARS = 100
@@ -195,7 +196,7 @@ def _noise_parts(noise: LabelNoise) -> list[RenderableType]:
             (row.label or _marked(row.text, row.spans), row.predicted or _marked(row.text, row.predicted_spans), row.confidence)
             for row in noise.suspects[:_MOST]
         ]
-        texts = [inert(row.text, _EXAMPLE_CHARS) for row in noise.suspects[:_MOST]]
+        texts = [inert(whole(row.content), _EXAMPLE_CHARS) for row in noise.suspects[:_MOST]]
         parts += [plain_table(("labelled", "seems to be", "sure", "row"), [(*row, text) for row, text in zip(rows, texts, strict=True)])]
     return parts
 
@@ -250,7 +251,7 @@ def _example(rows: Sequence[MinedRow]) -> Text:
         return inert(None)
     row, text, spans = rows[0], rows[0].text, rows[0].predicted_spans
     said = row.predicted or (_marked(text, spans) if row.spans or spans else label_words("", row.predicted_labels))
-    return inert(f"{text} → {said}", _EXAMPLE_CHARS)
+    return inert(f"{whole(row.content)} → {said}", _EXAMPLE_CHARS)
 
 
 def _marked(text: str, spans: Sequence[Span]) -> str:

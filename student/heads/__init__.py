@@ -5,7 +5,7 @@ from student.heads.multi_label import MultiLabel
 from student.heads.single_label import SingleLabel
 from student.heads.token import TokenTags, mean_token_loss
 
-HEADS: dict[str, Head] = {head.kind: head for head in (SingleLabel(), TokenTags(), MultiLabel())}
+HEADS: dict[str, Head] = {head.kind: head for head in (SingleLabel(), SingleLabel("pair"), TokenTags(), MultiLabel())}
 """By the kind of task."""
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""One label a text: softmax over the labels, cross-entropy."""
+"""One label a text, or a pair of them: softmax over the labels, cross-entropy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from student.heads.head import LogProbabilities, Objective, Targets, cross_entro
 class SingleLabel:
     """Softmax over the labels."""
 
-    kind: TaskKind = "classification"
     reads_first_token = True
+
+    def __init__(self, kind: TaskKind = "classification") -> None:
+        """`pair` has the same head: what differs is what the encoder reads."""
+        self._kind: TaskKind = kind
+
+    @property
+    def kind(self) -> TaskKind:
+        return self._kind
 
     @property
     def auto_model(self) -> Any:

@@ -9,7 +9,7 @@ from student.kinds.kind import Kind, Review
 from student.kinds.multi_label import MultiLabel
 from student.kinds.ner import Ner
 
-KINDS: dict[str, type[Kind]] = {"classification": Classification, "multi_label": MultiLabel, "ner": Ner}
+KINDS: dict[str, type[Kind]] = {"classification": Classification, "multi_label": MultiLabel, "ner": Ner, "pair": Classification}
 
 
 def kind_of(name: str, labels: Sequence[str]) -> Kind:

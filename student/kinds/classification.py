@@ -1,4 +1,4 @@
-"""One label a text."""
+"""One label a text, or a pair of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from engine.records import Example
 from engine.reports import MinedRow, WeaknessReport
-from student.data import Rows, tokenise
+from student.data import Rows, tokenise_counting
 from student.diagnosis import Mined, as_predictions
 from student.evaluation import ScoreCard, score
 from student.heads import LogProbabilities
@@ -28,7 +28,8 @@ class Classification:
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], name: str = "") -> Rows:
         position = {label: index for index, label in enumerate(self._labels)}
-        return Rows(tokenise(tokenizer, [row.text for row in examples]), [position[row.label] for row in examples])
+        found = tokenise_counting(tokenizer, [row.content for row in examples])
+        return Rows(found.tokens, [position[row.label] for row in examples], firsts=found.firsts or None)
 
     def score(self, predicted: LogProbabilities, examples: Sequence[Example], rows: Rows, thresholds: Sequence[float] = ()) -> ScoreCard:
         return score(predicted, rows.labels, self._labels)

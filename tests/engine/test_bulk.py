@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from engine.errors import UserError
 from engine.export import export
 from engine.progress import Silent
 from engine.prompting import open_prompter
-from engine.records import RoundRecord, RowCounts
+from engine.records import RoundRecord, RowCounts, TaskKind
 from engine.rundir import RunDir
 from engine.solo import NO_REPORT
 from engine.store import read_rounds, read_samples
@@ -157,7 +158,7 @@ def test_shares_add_up(rows: int, labels: int) -> None:
 
 def test_a_plan_asks_for_exactly_what_is_lacking() -> None:
     config = make_config("")
-    quotas = Quotas(make_strategy(config, make_task(), open_prompter(config, "scripted")), rows_per_call=4)
+    quotas = Quotas(make_strategy(config, make_task(), open_prompter(config, "scripted")), rows_per_call=4, kind="classification")
     quotas.want({"a": 9, "b": 0, "c": 2})
     plan = list(quotas.plan(3, NO_REPORT))
     assert [(assignment.focus, assignment.num_rows) for assignment in plan] == [(("a",), 4), (("a",), 4), (("a",), 1), (("c",), 2)]
@@ -262,3 +263,30 @@ async def test_five_thousand_rows_killed_once_then_exported(tmp_path: Path) -> N
     card = (tmp_path / "dataset/README.md").read_text()
     assert "No student" in card
     assert "had not finished" not in card
+
+
+@pytest.mark.parametrize("method", ["zerogen", "attrprompt"])
+@pytest.mark.parametrize("kind", ["pair", "multi_label"])
+async def test_every_kind_of_label_gets_its_rows(tmp_path: Path, method: str, kind: TaskKind) -> None:
+    async with ScriptedServer() as server:
+        config = make_config(server.base_url, method)
+        config = config.model_copy(update={"task": config.task.model_copy(update={"kind": kind})})
+        rows = tuple(
+            replace(row, text_pair=f"beside {row.text}") if kind == "pair" else replace(row, label="", labels=(row.label,))
+            for row in make_task().seed
+        )
+        task = replace(make_task(), kind=kind, seed=rows, validation=rows[:3], test=rows[3:])
+        summary = await generate_rows(config, task, RunDir(tmp_path), 60, Silent())
+        again = await generate_rows(config, task, RunDir(tmp_path), 60, Silent())
+    assert again == summary
+    assert summary.is_reached
+    assert all(summary.classes[label] >= count for label, count in shares(LABELS, 60).items())
+    samples = read_samples(RunDir(tmp_path))
+    assert len(samples) == summary.rows.accepted
+    if kind == "pair":
+        assert all(sample.annotation is not None and sample.annotation.text_pair for sample in samples)
+    else:
+        found = [sample.annotation.labels or () for sample in samples if sample.annotation is not None]
+        assert Counter(label for labels in found for label in labels) == summary.classes
+        asked = Counter(sample.origin.weakness.removeprefix("class:") for sample in samples)
+        assert set(asked) == set(LABELS)

@@ -99,7 +99,11 @@ def test_json_and_back(tmp_path: Path, method: str) -> None:
         ("[teacher]", "[strategy]\nrounds = 0\n[teacher]", "strategy.rounds: "),
         ("[teacher]", '[strategy]\ntype = "pool"\n[teacher]', "strategy.type = pool labels rows of task.data.pool"),
         ('name = "demo"', 'name = "demo"\nstrategy = 3', "strategy"),
-        ('domain = "messages"', 'domain = "messages"\nkind = "nre"', "task.kind: Input should be 'classification', 'multi_label' or 'ner'"),
+        (
+            'domain = "messages"',
+            'domain = "messages"\nkind = "nre"',
+            "task.kind: Input should be 'classification', 'multi_label', 'ner' or 'pair'",
+        ),
         ('{name = "a"}, ', "", "task.labels has one label, and a text could have no other; give at least two"),
         ("[teacher]", "[labelling]\nsoft = true\n[teacher]", "strategy.type = pgkd writes texts with their labels"),
         ("[teacher]", "[labelling]\nsfot = true\n[teacher]", "unknown key 'labelling.sfot'; did you mean 'soft'?"),

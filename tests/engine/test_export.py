@@ -235,7 +235,7 @@ def test_text_and_label_come_first_and_every_column_is_explained(run: RunDir, tm
     export(run, tmp_path / "out")
     names = pq.read_schema(tmp_path / "out/data/train-00000-of-00001.parquet").names
     assert names[:2] == ["text", "label"]
-    assert set(names) == set(SCHEMAS["samples"].names) - {"spans", "labels"}
+    assert set(names) == set(SCHEMAS["samples"].names) - {"spans", "labels", "text_pair"}
     assert set(COLUMNS) == {*SCHEMAS["samples"].names, *SCHEMAS["rejections"].names}
     assert set(MEANING) == set(RejectionReason)
 
@@ -462,3 +462,15 @@ def test_a_dataset_of_texts_with_labels_has_no_entities(run: RunDir, tmp_path: P
     export(run, tmp_path / "out")
     assert "spans" not in pq.read_schema(tmp_path / "out/data/train-00000-of-00001.parquet").names
     assert "dataset_info" in card_of(tmp_path / "out")[0]
+
+
+def test_pairs_are_exported_with_both_texts(tmp_path: Path, datasets: Any) -> None:
+    rows = [replace(row, annotation=Annotation(text_pair=f"beside {row.text}")) for row in make_rows(1, LABELS[:2], ["one", "two"])]
+    run = make_run(tmp_path / "run", [rows], make_config(LABELS, kind="pair"))
+    assert export(run, tmp_path / "out").rows == 2
+    assert f"2 pairs of texts in {len(LABELS)} classes" in card_of(tmp_path / "out")[1]
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    assert loaded.column_names[:3] == ["text", "text_pair", "label"]
+    assert {row["text"]: row["text_pair"] for row in loaded} == {"one": "beside one", "two": "beside two"}
+    again = read_examples(tmp_path / "out/data/train-00000-of-00001.parquet", text_pair_column="text_pair")
+    assert {row.content for row in again} == {("one", "beside one"), ("two", "beside two")}

@@ -3,6 +3,7 @@
 import csv
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,113 @@ def test_every_offered_key_runs_when_its_comment_is_taken_away(tmp_path: Path, m
     assert config.strategy.type == method
     assert config.student.epochs == 30
     assert "max_length" in key_notes(type(config.student))
+
+
+# Pairs, and several labels.
+
+
+def write_pairs_csv(path: Path) -> Path:
+    rows = [(f"premise {number} on {label}", f"hypothesis {number}", label) for number in range(10) for label in ("yes", "no")]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("premise", "hypothesis", "label"), *rows])
+    return path
+
+
+@pytest.mark.parametrize("options", [("--kind", "pair"), ("--text-pair-column", "hypothesis", "--text-column", "premise")])
+def test_pairs_become_a_task_of_pairs(tmp_path: Path, options: tuple[str, ...]) -> None:
+    data = write_pairs_csv(tmp_path / "rows.csv")
+    written = init(tmp_path, *with_teacher(data), "--pool", str(data), *options)
+    config = load_config(tmp_path / "shop.toml")
+    task = load_task(config.task, config.seed)
+    assert (config.task.kind, config.task.text_pair_column) == ("pair", "hypothesis")
+    assert sum(written["rows"].values()) == 20
+    assert all(row.text.startswith("premise") and str(row.text_pair).startswith("hypothesis") for row in (*task.seed, *task.test))
+    assert task.pool is not None
+    assert task.pool.text_pair_column == "hypothesis"
+    assert len({row.content for part in (task.seed, task.validation, task.test) for row in part}) == 20
+
+
+def test_pairs_that_share_a_text_are_different_rows(tmp_path: Path) -> None:
+    rows = [("the same premise", f"hypothesis {number} {label}", label) for number in range(6) for label in ("yes", "no")]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("premise", "hypothesis", "label"), *rows, rows[0]])
+    written = init(tmp_path, *with_teacher(tmp_path / "rows.csv"), "--kind", "pair")
+    assert sum(written["rows"].values()) == 12
+    assert any(note.startswith("1 rows were left out") for note in written["notes"])
+
+
+def test_columns_that_look_like_a_pair_are_not_taken_for_one_unasked(tmp_path: Path) -> None:
+    init(tmp_path, *with_teacher(write_pairs_csv(tmp_path / "rows.csv")), "--text-column", "premise")
+    assert load_config(tmp_path / "shop.toml").task.kind == "classification"
+
+
+def test_somebody_at_a_terminal_is_asked_whether_they_are_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(_interview: Interview, question: str, default: str | None) -> str:
+        asked.append(question)
+        return default or ""
+
+    monkeypatch.setattr(Interview, "here", lambda: Interview(has_listener=True))
+    monkeypatch.setattr(Interview, "_read", answer)
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "shop.toml"), *with_teacher(write_pairs_csv(tmp_path / "rows.csv"))])
+    assert result.exception is None, result.output
+    assert "Is the label of premise and hypothesis together (pair), or of one text (classification)?" in asked
+    assert load_config(tmp_path / "shop.toml").task.kind == "pair"
+
+
+SETS: list[list[str]] = [["news"], ["sport"], ["news", "sport"], ["news", "local"], []]
+
+
+@pytest.mark.parametrize("separator", [None, ";"])
+def test_rows_with_several_labels_become_such_a_task(tmp_path: Path, separator: str | None) -> None:
+    rows = [(f"text {number} of {labels}", labels) for number in range(8) for labels in SETS]
+    lines = [{"text": text, "labels": labels if separator is None else separator.join(labels)} for text, labels in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = () if separator is None else ("--kind", "multi_label", "--label-separator", separator)
+    written = init(tmp_path, *with_teacher(tmp_path / "rows.jsonl"), *options)
+    config = load_config(tmp_path / "shop.toml")
+    task = load_task(config.task, config.seed)
+    assert config.task.kind == "multi_label"
+    assert task.label_names == ("local", "news", "sport")
+    assert sum(written["rows"].values()) == 40
+    for part in (task.seed, task.validation, task.test):
+        assert {label for row in part for label in row.labels} == {"local", "news", "sport"}
+        assert () in {row.labels for row in part}
+    known = {text: tuple(sorted(labels)) for text, labels in rows}
+    assert all(known[row.text] == row.labels for part in (task.seed, task.validation, task.test) for row in part)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--text-pair-column", "hypothesis", "--kind", "classification"), "only pairs have a second text"),
+        (("--label-separator", ";"), "only rows with several labels have one"),
+        (("--kind", "pair", "--text-pair-column", "premise", "--text-column", "premise"), "cannot hold two things"),
+        (("--text-column", "label", "--label-column", "label"), "the column 'label' cannot hold two things"),
+        (("--kind", "pair", "--text-pair-column", "nothing"), "no column 'nothing'"),
+        (("--kind", "multi_label", "--method", "eda"), "the method eda borrows words"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    data = write_pairs_csv(tmp_path / "rows.csv")
+    with pytest.raises(UserError, match=message):
+        init(tmp_path, *with_teacher(data), *options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
+
+
+label_sets = st.sets(st.sampled_from("abc")).map(lambda labels: tuple(sorted(labels)))
+
+
+@given(st.lists(label_sets, min_size=1, max_size=60))
+def test_a_split_of_several_labels_loses_nothing_and_leaves_the_seed_every_label(sets: list[tuple[str, ...]]) -> None:
+    rows = [Example(f"text {number}", "", labels=labels) for number, labels in enumerate(sets)]
+    there = Counter(label for labels in sets for label in labels)
+    try:
+        parts = split_rows(rows, ("seed", "validation", "test"), 1)
+    except UserError:
+        assert not there or min(there.values()) < 3
+        return
+    assert sorted(row.text for part in parts.rows.values() for row in part) == sorted(row.text for row in rows)
+    rarest = {min(labels, key=lambda label: there[label]) for labels in sets if labels}
+    assert rarest <= {label for row in parts.rows["seed"] for label in row.labels}

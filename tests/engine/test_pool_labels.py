@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,27 @@ async def test_soft_labels_have_a_column_for_them(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["label", "task.toml", "pool.csv", "--out", str(tmp_path / "labels.xlsx")])
     assert "unknown kind of file '.xlsx'" in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("rows_per_call", [1, 3])
+async def test_pairs_end_once_with_both_texts(tmp_path: Path, kind: str, rows_per_call: int) -> None:
+    pairs = [("a question", "an answer"), ("a question", ""), (" ", "an answer"), (" padded", "beside "), ("short", "x" * 3000)]
+    pairs += [(f"question {number}", f"answer {number}") for number in range(9)]
+    pool, out = tmp_path / "pool.parquet", tmp_path / f"labels.{kind}"
+    pq.write_table(pa.table({"q": [first for first, _ in pairs], "a": [second for _, second in pairs]}), pool)
+    async with ScriptedServer() as server:
+        config = make_run_config(server.base_url)
+        data = config.task.data.model_copy(update={"pool": pool, "text_column": "q", "text_pair_column": "a"})
+        task = config.task.model_copy(update={"kind": "pair", "data": data})
+        strategy = PoolConfig(pick="random", rows_per_call=rows_per_call)
+        config = RunConfig.model_validate(config.model_copy(update={"task": task, "strategy": strategy}).model_dump())
+        spec = replace(make_task(), kind="pair", pool=find_pool(pool, "q", "a"))
+        summary = await label_pool(config, spec, RunDir(tmp_path / "run"), out, Silent())
+    labelled, rejected = read(out), read(tmp_path / f"labels.rejected.{kind}")
+    assert sorted(int(row[PLACE]) for row in (*labelled, *rejected)) == list(range(len(pairs)))
+    assert all((row["q"], row["a"]) == pairs[int(row[PLACE])] for row in (*labelled, *rejected))
+    assert {row["label"] for row in labelled} <= set(LABELS)
+    reasons = {int(row[PLACE]): row["reason"] for row in rejected}
+    assert {place: reasons[place] for place in (1, 2, 4)} == {1: "empty", 2: "empty", 4: "too_long"}
+    assert summary.labelled == len(labelled) >= 5

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.records import TaskKind
+from engine.text import Content, whole
 from student.batching import Batcher, BusyError
 from student.predictions import AnyPredictions, Predictions
 
@@ -29,10 +30,10 @@ class Numbers:
         if not held:
             self.may_go_on.set()
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> Predictions:
         self.may_go_on.wait(5)
-        self.batches.append(list(texts))
-        return Predictions(self.labels, np.array([[float(text), 0] for text in texts]), 0)
+        self.batches.append([*map(whole, texts)])
+        return Predictions(self.labels, np.array([[float(whole(text)), 0] for text in texts]), 0)
 
 
 async def settle() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.records import Example, TaskKind
+from engine.text import Content
 from student.comparison import compare, compare_students
 from student.inference import LogProbabilities
 from student.predictions import Predictions
@@ -92,7 +93,7 @@ class Fixed:
     max_length: int = 8
     kind: TaskKind = "classification"
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> Predictions:
         row = [0.0 if label == self.says else -10.0 for label in self.labels]
         return Predictions(self.labels, np.array([row] * len(texts)), 0)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from engine.records import TaskKind
+from engine.text import Content
 from student import row_reader
 from student.labelling import Tally, label_rows
 from student.predictions import Predictions
@@ -40,7 +41,7 @@ class Lengths:
     def __init__(self) -> None:
         self.windows: list[int] = []
 
-    def predict_texts(self, texts: Sequence[str], batch_size: int = 64) -> Predictions:
+    def predict_texts(self, texts: Sequence[Content], batch_size: int = 64) -> Predictions:
         self.windows.append(len(texts))
         probabilities = np.array([[0.25, 0.75] if len(text) > 5 else [1.0, 1e-30] for text in texts]).reshape(-1, 2)
         return Predictions(self.labels, np.log(probabilities), sum(len(text) > 8 for text in texts))
@@ -123,7 +124,7 @@ def test_memory_holds_one_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for kind in (".jsonl", ".parquet", ".csv"):
         path = write_rows(tmp_path / f"in{kind}", [{"text": f"text {number}"} for number in range(95)])
         predictor = Lengths()
-        texts: list[str] = []
+        texts: list[Content] = []
         label_rows(predictor, read_chunks(path, "text"), lambda chunk, _, texts=texts: texts.extend(chunk.texts))
         assert texts == [f"text {number}" for number in range(95)]
         assert max(predictor.windows) == 10

@@ -191,3 +191,68 @@ def test_a_row_with_entities_needs_no_label(spans: tuple[Span, ...] | None, reas
         refusal = judge(gatekeeper, Candidate("raw", text=text, annotation=Annotation()))
         assert refusal is not None
         assert refusal.reason == other
+
+
+# Pairs.
+
+PREMISE = "a premise that is much longer than what is said about it, and that stands in many rows of one table"
+
+
+def make_pair(text: str, text_pair: str | None, label: str = "a") -> Candidate:
+    return Candidate(raw=text, text=text, label=label, annotation=Annotation(text_pair=text_pair))
+
+
+def make_pair_gatekeeper(similarity: float | None = None) -> Gatekeeper:
+    return Gatekeeper(
+        ("a", "b"),
+        max_text_chars=200,
+        known=((PREMISE, "it is long"),),
+        held_out=(("what is asked", "what is answered, and at some length"),),
+        similarity=similarity,
+        kind="pair",
+        scripts=frozenset({"LATIN"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (make_pair(PREMISE, "it is short"), None),
+        (make_pair(PREMISE.upper(), "It is long!"), RejectionReason.DUPLICATE),
+        (make_pair("it is long", PREMISE), None),
+        (make_pair("what is asked?", "What is answered, and at some length"), RejectionReason.LEAKAGE),
+        (make_pair("what is asked", "something else"), None),
+        (make_pair("one text", None), RejectionReason.SCHEMA),
+        (make_pair("one text", ""), RejectionReason.EMPTY),
+        (make_pair("", "one text"), RejectionReason.EMPTY),
+        (make_pair("one text", "x" * 201), RejectionReason.TOO_LONG),
+        (make_pair("one text", "追跡はどこですか"), RejectionReason.SCRIPT),
+        (make_pair("追跡はどこですか", "one text"), RejectionReason.SCRIPT),
+        (make_pair("one text", "another", "c"), RejectionReason.UNKNOWN_LABEL),
+        (Candidate("one text", "one text", "a"), RejectionReason.SCHEMA),
+    ],
+)
+@pytest.mark.parametrize("similarity", [None, 0.7])
+def test_each_gate_for_pairs(row: Candidate, reason: RejectionReason | None, similarity: float | None) -> None:
+    refusal = judge(make_pair_gatekeeper(similarity), row)
+    assert (refusal.reason if refusal else None) == reason
+
+
+def test_pairs_are_near_when_both_texts_are_on_average() -> None:
+    """A premise that many rows share makes none of them a copy; with the texts end to end, all of these would be."""
+    gatekeeper = make_pair_gatekeeper(0.7)
+    other = ["nobody has seen it", "the table is green", "forty rows were left", "prices went up again"]
+    assert [judge(gatekeeper, make_pair(PREMISE, text)) for text in other] == [None] * 4
+    near = judge(gatekeeper, make_pair(PREMISE.replace("much", "very much"), "nobody has seen it yet"))
+    assert near is not None
+    assert near.reason is RejectionReason.NEAR_DUPLICATE
+    leak = judge(gatekeeper, make_pair("what is asked", "what is answered, and at great length"))
+    assert leak is not None
+    assert leak.reason is RejectionReason.LEAKAGE
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_pairs_are_the_same_when_both_texts_are(first: str, second: str, third: str, fourth: str) -> None:
+    same = comparable(first) == comparable(third) and comparable(second) == comparable(fourth)
+    bars = any("│" in text for text in (first, second, third, fourth))
+    assert (comparable((first, second)) == comparable((third, fourth))) == same or bars

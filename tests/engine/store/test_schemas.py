@@ -65,6 +65,7 @@ annotations = st.none() | st.builds(
     st.none() | shares,
     st.none() | st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     st.none() | st.lists(any_text, max_size=3).map(tuple),
+    st.none() | any_text,
 )
 samples = st.builds(Sample, any_text, any_text, any_text, origins, annotations)
 rejections = st.builds(Rejection, any_text, st.sampled_from(RejectionReason), any_text, any_text, any_text, any_text, origins, annotations)

@@ -100,7 +100,7 @@ def test_a_disk_that_refuses_is_named_and_nothing_stays(tmp_path: Path) -> None:
 def test_a_segment_of_another_version_is_refused(tmp_path: Path) -> None:
     newer = SAMPLES.with_metadata({VERSION_KEY: b"samples 99"}).empty_table()
     write_segment(tmp_path, newer)
-    with pytest.raises(StoreError, match=r"holds 'samples 99', this Reflux reads 'samples 4'"):
+    with pytest.raises(StoreError, match=r"holds 'samples 99', this Reflux reads 'samples 5'"):
         read_table(tmp_path, SAMPLES)
 
 
@@ -116,11 +116,12 @@ def test_a_damaged_segment_is_an_error(tmp_path: Path, position: int) -> None:
         read_parts(segment, SAMPLES)
 
 
-def test_segments_of_an_earlier_version_are_read_beside_new_ones(tmp_path: Path) -> None:
-    columns = [name for name in SAMPLES.names if name != "replays"]
+@pytest.mark.parametrize(("version", "lacking"), [(1, "replays"), (4, "text_pair")])
+def test_segments_of_an_earlier_version_are_read_beside_new_ones(tmp_path: Path, version: int, lacking: str) -> None:
+    columns = [name for name in SAMPLES.names if name != lacking]
     sample = make_sample("a1-0")
     (tmp_path / "tables" / "samples").mkdir(parents=True)
-    earlier = pack_samples([sample]).select(columns).replace_schema_metadata({VERSION_KEY: b"samples 1"})
+    earlier = pack_samples([sample]).select(columns).replace_schema_metadata({VERSION_KEY: f"samples {version}".encode()})
     replaying = replace(make_sample("a2-0"), origin=replace(make_origin("a2"), replays="a1-1"))
     for rows in (earlier, pack_samples([replaying]), pack_samples([make_sample("a3-0")])):
         write_segment(tmp_path / "tables" / "samples", rows)

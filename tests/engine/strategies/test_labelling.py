@@ -28,6 +28,7 @@ from engine.records import (
     Timings,
     Usage,
 )
+from engine.strategies.forms import form_of
 from engine.strategies.labelling import Labeller
 from engine.strategies.strategy import Answer
 from tests.engine.strategies.schooling import make_config
@@ -97,7 +98,7 @@ class Asking:
 def make_asking(task: TaskSpec, answer: Callable[[Request], Outcome | str], others: tuple[str, ...] = (), **labelling: object) -> Asking:
     teachers = [{"model": other} for other in others]
     config = make_config("pool", sections={"labelling": labelling, "teachers": teachers})
-    return Asking(Labeller(task, open_prompter(config, "one", others=others)), answer)
+    return Asking(Labeller(task, open_prompter(config, "one", others=others), form_of(task).values), answer)
 
 
 def texts(*names: str) -> list[Candidate]:

@@ -26,17 +26,34 @@ from engine.parsing import (
     parse_labels,
     parse_marked_rows,
     parse_marks,
+    parse_pair_rows,
+    parse_pairs,
     parse_rows,
     parse_set_rows,
     parse_strings,
     parse_texts,
 )
 from engine.prompting import Prompter
-from engine.records import Call, Completion, FinishReason, Marking, Outcome, Rejection, Request, RowCounts, Sample, TaskSpec, Timings, Usage
+from engine.records import (
+    ONE_LABEL,
+    Call,
+    Completion,
+    FinishReason,
+    Marking,
+    Outcome,
+    Rejection,
+    Request,
+    RowCounts,
+    Sample,
+    TaskSpec,
+    Timings,
+    Usage,
+)
 from engine.strategies import STRATEGIES
 from engine.testing.teacher import write_rows
 from prompts import PromptLibrary
 from tests.engine.strategies.label_sets import make_set_config, make_set_task, report_on_sets
+from tests.engine.strategies.pairs import make_pair_config, make_pair_task, report_on_pairs
 from tests.engine.strategies.schooling import LABELS, TAUGHT, make_config, make_task, report_on
 from tests.engine.strategies.tagging import TYPES, make_ner_config, make_ner_task, report_on_spans
 
@@ -95,6 +112,13 @@ SET_CORPUS = [
 ]
 
 
+PAIR_CORPUS = [
+    json.dumps([{"text": "a", "text_pair": ["b"], "label": LABELS[0]}, {"text": "a", "text_pair": None, "label": LABELS[0]}, "a"]),
+    json.dumps({"rows": ["a", ["a", "b"], {"text": "a", "text_pair": "b"}]}),
+    json.dumps([{"text_pair": "b", "label": LABELS[0]}, {"text": "a", "text_pair": "\ud800", "label": LABELS[0]}]),
+]
+
+
 class Ledger:
     """Stands in for the store: keeps how every row has ended, and fails the test where one ends twice."""
 
@@ -129,6 +153,7 @@ class Classroom:
         make, report, self._configure = {
             "label": (make_task, report_on, make_config),
             "sets": (make_set_task, report_on_sets, make_set_config),
+            "pairs": (make_pair_task, report_on_pairs, make_pair_config),
         }.get(kind, (partial(make_ner_task, marking=self._marking), report_on_spans, partial(make_ner_config, marking=self._marking)))
         self._task: TaskSpec = make(folder)
         self._report = report(folder, self._task, 1)
@@ -138,7 +163,7 @@ class Classroom:
         """The first assignment of a round, and what became of its rows."""
         config, ledger = self._configure(method), Ledger()
         strategy = STRATEGIES[method](config.strategy, self._task, self._prompter, 1)
-        known = (row.text for row in self._task.seed)
+        known = (row.content for row in self._task.seed)
         gatekeeper = Gatekeeper(self._task.label_names, 100, known=known, held_out=(), kind=self._task.kind)
 
         async def send(request: Request, priority: int) -> Outcome:
@@ -154,8 +179,9 @@ class Classroom:
         for row in ledger.rows.values():
             if isinstance(row, Sample):
                 assert row.text.strip()
-                if self._task.kind == "classification":
+                if self._task.kind in ONE_LABEL:
                     assert row.label in LABELS
+                    assert self._task.kind != "pair" or (row.annotation is not None and (row.annotation.text_pair or "").strip())
                 elif self._task.kind == "multi_label":
                     assert row.annotation is not None
                     assert row.annotation.labels == tuple(label for label in LABELS if label in (row.annotation.labels or ()))
@@ -170,7 +196,7 @@ def classrooms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Classroom]
     return {kind: Classroom(tmp_path_factory.mktemp("task"), kind) for kind in KINDS}
 
 
-KINDS = ("label", "sets", "inline", "json")
+KINDS = ("label", "sets", "pairs", "inline", "json")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +204,7 @@ KINDS = ("label", "sets", "inline", "json")
     [*((method, "label") for method in ASKING), *((method, kind) for method in ("pgkd", "evokd", "auggpt") for kind in KINDS[1:])],
 )
 def test_the_corpus_is_survived_by_every_method_in_every_turn(classrooms: dict[str, Classroom], method: str, kind: str) -> None:
-    for reply in (*CORPUS, *MARKED_CORPUS, *SET_CORPUS):
+    for reply in (*CORPUS, *MARKED_CORPUS, *SET_CORPUS, *PAIR_CORPUS):
         # Once in the turn in question after good ones, for a later turn is only asked if the earlier ones went well.
         for bad_turn in range(3):
             turns: list[Request] = []
@@ -190,7 +216,7 @@ def test_the_corpus_is_survived_by_every_method_in_every_turn(classrooms: dict[s
             classrooms[kind].work_off(method, say)
 
 
-FIELDS = ["text", "label", "labels", "kind", "number", "x"]
+FIELDS = ["text", "text_pair", "label", "labels", "kind", "number", "x"]
 texts = st.text(st.characters(), max_size=12)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts | st.sampled_from(LABELS),
@@ -267,13 +293,16 @@ def test_valid_rows_around_a_broken_one_are_kept(broken: list[Any], is_list: boo
 
 @pytest.mark.timeout(60 + NUM_REPLIES // 10)
 @settings(max_examples=NUM_REPLIES // 2, deadline=None)
-@given(st.one_of(texts, values.map(lambda value: json.dumps(value)), st.sampled_from([*CORPUS, *SET_CORPUS])), st.integers(1, 5))
+@given(
+    st.one_of(texts, values.map(lambda value: json.dumps(value)), st.sampled_from([*CORPUS, *SET_CORPUS, *PAIR_CORPUS])), st.integers(1, 5)
+)
 def test_any_reply_can_be_read_as_anything(reply: str, count: int) -> None:
     assert len(parse_labels(reply, count)) == count
     assert len(parse_label_sets(reply, count, LABELS)) == count
     assert len(parse_strings(reply, count)) <= count
     marked = [candidate for marking in ("inline", "json") for candidate in parse_marked_rows(reply, LABELS, marking)]
     assert all(len(parse_marks(reply, ["a"] * count, LABELS, marking)) == count for marking in ("inline", "json"))
-    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",)), *parse_set_rows(reply, LABELS), *marked):
+    paired = [*parse_pair_rows(reply), *parse_pairs(reply, ("hard",))]
+    for candidate in (*parse_rows(reply), *parse_texts(reply, ("hard",)), *parse_set_rows(reply, LABELS), *paired, *marked):
         assert len(candidate.raw) <= 10_000
         assert candidate.problem != ""

@@ -15,7 +15,7 @@ import pytest
 from engine.config import DataConfig, LabelConfig, TaskConfig
 from engine.errors import UserError
 from engine.records import Example
-from engine.task.task import find_pool, load_task, pool_texts, read_column, read_examples
+from engine.task.task import find_pool, load_task, pool_texts, read_contents, read_examples
 
 ROWS = [Example(f"text {number}", label) for number in range(6) for label in ("a", "b")]
 
@@ -73,7 +73,7 @@ def test_all_kinds_of_files_read_the_same(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", rows)
     for kind in ("parquet", "csv", "jsonl"):
         assert read_examples(tmp_path / f"rows.{kind}") == rows
-    assert read_column(tmp_path / "rows.csv", "text") == [row.text for row in rows]
+    assert [text for texts in read_contents(tmp_path / "rows.csv", "text") for text in texts] == [row.text for row in rows]
 
 
 @pytest.mark.parametrize(
