@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 from engine.config import RunConfig
 from engine.cost.cost import FORMAT, AtEnd, Cost, Shift, Shifts, at_end, reckon
-from engine.cost.prices import num_gpus, reserved_gpus
+from engine.cost.prices import own_gpus, reserved_gpus
 from engine.errors import StoreError
 from engine.machine.energy import Counter, open_counters
 from engine.machine.gpu import read_gpus, visible_gpus
-from engine.machine.preflight import vllm_build
 from engine.rundir import RunDir, read_json, write_json
 from engine.teacher.lane import Lane
 
@@ -146,11 +145,9 @@ def read_shifts(run: RunDir, present: Shift | None = None) -> tuple[Shift, ...]:
 
 def count_gpus(config: RunConfig) -> GpuCount:
     """As `reserved_gpus`, with how it is known."""
-    teachers = (config.teacher, *config.teachers)
-    ours = [teacher for teacher in teachers if not teacher.endpoints]
-    local = sum(num_gpus(teacher.extra_args) for teacher in ours) if ours and vllm_build() == "gpu" else 0
-    how = "given" if config.cost.gpus is not None else "launch" if len(ours) == len(teachers) else "assumed"
-    return GpuCount(reserved_gpus(config), how, local)
+    are_ours = not any(teacher.endpoints for teacher in (config.teacher, *config.teachers))
+    how = "given" if config.cost.gpus is not None else "launch" if are_ours else "assumed"
+    return GpuCount(reserved_gpus(config), how, own_gpus(config))
 
 
 def _open_counters(num_gpus: int) -> Sequence[Counter]:

@@ -18,10 +18,13 @@ def reserved_gpus(config: RunConfig) -> float:
     """By all teachers' servers: as `cost.gpus` says; else as many as ours are started on, and one for each that is asked elsewhere."""
     if config.cost.gpus is not None:
         return config.cost.gpus
-    teachers = (config.teacher, *config.teachers)
-    elsewhere = sum(len(teacher.endpoints) for teacher in teachers)
-    ours = [teacher for teacher in teachers if not teacher.endpoints]
-    return elsewhere + (sum(num_gpus(teacher.extra_args) for teacher in ours) if ours and vllm_build() == "gpu" else 0)
+    return sum(len(teacher.endpoints) for teacher in (config.teacher, *config.teachers)) + own_gpus(config)
+
+
+def own_gpus(config: RunConfig) -> int:
+    """Of this machine, by servers that we start."""
+    ours = [teacher for teacher in (config.teacher, *config.teachers) if not teacher.endpoints]
+    return sum(num_gpus(teacher.extra_args) for teacher in ours) if ours and vllm_build() == "gpu" else 0
 
 
 def num_gpus(command: Sequence[str]) -> int:

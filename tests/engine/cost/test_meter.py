@@ -4,7 +4,6 @@ from typing import cast
 import pytest
 
 from engine.config import RunConfig, change_config
-from engine.cost import meter as cost_meter
 from engine.cost import prices
 from engine.cost.cost import Shift, Shifts
 from engine.cost.meter import CostMeter, count_gpus, metered, read_shifts
@@ -104,6 +103,5 @@ def test_a_file_of_another_version_is_left_alone(run: RunDir) -> None:
     ],
 )
 def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch, build: str, settings: dict[str, object], found: tuple[float, str, int]) -> None:
-    monkeypatch.setattr(cost_meter, "vllm_build", lambda: build)
     monkeypatch.setattr(prices, "vllm_build", lambda: build)
     assert count_gpus(with_settings(**settings)) == found
