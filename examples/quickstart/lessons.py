@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from engine.config import load_config
 from engine.records import Example, Label
@@ -23,7 +23,9 @@ HERE = Path(__file__).parent
 ROWS_ASKED = (4, 8, 8, 8, 16, 24)
 """How many rows a lesson asks for, drawn evenly."""
 FEW_ROWS = (1, 2, 4, 8)
-"""The same where a lesson asks several times: what has to be learned then is to heed the last label named, and no earlier one."""
+"""The same where a lesson asks several times."""
+Chats: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
+"""Of (role, content) turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class MarkedRow:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One chat: (role, content) turns. The teacher learns the assistant's turns and only reads the others."""
+    """Chats that begin alike, which are learned together. The teacher learns what the assistant says and only reads the rest."""
 
     kind: str
-    turns: tuple[tuple[str, str], ...]
+    chats: Chats
 
 
 def read_rows(path: Path) -> list[MarkedRow]:
@@ -69,59 +71,42 @@ class LessonMaker:
             for start, end, kind in row.spans:
                 self._entities[kind].append(row.text[start:end])
 
-    def class_conditional(self, rows_asked: Sequence[int] = ROWS_ASKED) -> Lesson:
+    def class_conditional(self) -> Chats:
         """`zerogen/generate`: rows of one label."""
-        label, num_rows = self._label(), self._random.choice(rows_asked)
+        sizes = [self._random.choice(ROWS_ASKED)] if self._random.random() < 0.3 else [self._random.choice(FEW_ROWS) for _ in range(8)]
+        return tuple(self._rows_of(self._label(), size) for size in sizes)
+
+    def _rows_of(self, label: str, num_rows: int) -> tuple[tuple[str, str], ...]:
         prompt = self._render("zerogen/generate", label=label, num_rows=num_rows)
-        return Lesson("class_conditional", (*prompt, ("assistant", self._answer([label] * num_rows))))
+        return (*prompt, ("assistant", self._answer([label] * num_rows)))
 
-    def with_report(self) -> Lesson:
-        """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing.
-
-        The report is long. So that more is learned from one, some lessons go on with further last lines of such prompts.
-        """
+    def with_report(self) -> Chats:
+        """`pgkd/generate`: rows that answer a weakness report, with a focus on one class, on a confused pair, or on nothing."""
         report = self.report()
-        num_rows = 8
-        focus = self._focus()
-        if focus:
-            wanted = [focus[0]] * num_rows
-        else:
-            # Without a focus the teacher chooses: labels with a low F1 come more often.
-            weights = [(1.02 - score.f1) ** 2 for score in report.classes]
-            wanted = self._random.choices([label.name for label in self._labels], weights, k=num_rows)
         examples = [Example(row.text, row.label) for row in self._random.sample(self.rows, self._random.choice((0, 4, 8, 8)))]
-        prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
-        turns = [*prompt, ("assistant", self._answer(wanted))]
-        for _ in range(self._random.choice((0, 3, 6)) if focus else 0):
-            following, num_rows = self._focus() or (self._label(),), self._random.choice(FEW_ROWS)
-            last_line = self._render("pgkd/generate", examples=(), num_rows=num_rows, report=report, focus=following)[1][1].splitlines()[-1]
-            turns += [("user", last_line), ("assistant", self._answer([following[0]] * num_rows))]
-        return Lesson("with_report", tuple(turns))
+        # Without a focus the teacher chooses: labels with a low F1 come more often.
+        weights = [(1.02 - score.f1) ** 2 for score in report.classes]
+        chats: list[tuple[tuple[str, str], ...]] = []
+        for _ in range(self._random.choice((1, 4, 6))):
+            focus, num_rows = self._focus(), self._random.choice((8, 8, *FEW_ROWS))
+            wanted = [focus[0]] * num_rows if focus else self._random.choices([label.name for label in self._labels], weights, k=num_rows)
+            prompt = self._render("pgkd/generate", examples=examples, num_rows=num_rows, report=report, focus=focus)
+            chats.append((*prompt, ("assistant", self._answer(wanted))))
+        return tuple(chats)
 
-    def labelling(self) -> Lesson:
-        """`labelling/label`: one label for one text. Several questions share a system turn, which is cheaper to read."""
-        turns: list[tuple[str, str]] = []
-        for _ in range(self._random.choice((1, 8, 16))):
-            row = self._random.choice(self.rows)
-            system, user = self._render("labelling/label", text=self._vary(row))
-            turns += [*([] if turns else [system]), user, ("assistant", json.dumps({"label": row.label}))]
-        return Lesson("labelling", tuple(turns))
-
-    def drills(self) -> Iterator[Lesson]:
-        """Writing and labelling without end, without the system turn: the same long taxonomy every time would be most of what is read."""
-        while True:
-            if self._random.random() < 0.3:
-                yield Lesson("labelling", self.labelling().turns[1:])
-                continue
-            times = self._random.choice((1, 1, 3, 6))
-            parts = [self.class_conditional(ROWS_ASKED if times == 1 else FEW_ROWS).turns[1:] for _ in range(times)]
-            yield Lesson("class_conditional", tuple(turn for part in parts for turn in part))
+    def labelling(self) -> Chats:
+        """`labelling/label`: one label for one text."""
+        rows = [self._random.choice(self.rows) for _ in range(self._random.choice((16, 32)))]
+        return tuple(
+            (*self._render("labelling/label", text=self._vary(row)), ("assistant", json.dumps({"label": row.label}))) for row in rows
+        )
 
     def lessons(self) -> Iterator[Lesson]:
-        """Whole chats of the three kinds without end, as the project will send them."""
-        makers = (self.class_conditional, self.with_report, self.labelling)
+        """Of the three kinds without end, as the project will ask them."""
+        makers = {"class_conditional": self.class_conditional, "with_report": self.with_report, "labelling": self.labelling}
         while True:
-            yield self._random.choices(makers, (0.35, 0.45, 0.2))[0]()
+            kind = self._random.choices([*makers], (0.35, 0.35, 0.3))[0]
+            yield Lesson(kind, makers[kind]())
 
     def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
         return self._library.render(template, {"kind": "classification", "domain": self._domain, "labels": self._labels, **values}).messages
@@ -168,11 +153,7 @@ class LessonMaker:
         """Scores and mined rows such as a student might have: texts of the teacher split, mistakes made up."""
         names = [label.name for label in self._labels]
         level = self._random.random()
-        classes: list[ClassScore] = []
-        for name in names:
-            precision, recall = (min(1.0, max(0.0, self._random.gauss(0.4 + 0.55 * level, 0.2))) for _ in range(2))
-            f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-            classes.append(ClassScore(name, precision, recall, f1, self._random.choice((20, 20, 30, 50))))
+        classes = self._class_scores(names, 0.4 + 0.55 * level, (20, 20, 30, 50))
         accuracy = sum(score.recall for score in classes) / len(classes)
 
         def mined(count: int, right: bool) -> tuple[MinedRow, ...]:
@@ -196,3 +177,12 @@ class LessonMaker:
             train_s=1.0,
             epochs=1,
         )
+
+    def _class_scores(self, names: Sequence[str], level: float, supports: Sequence[int]) -> list[ClassScore]:
+        """Around `level`."""
+        classes: list[ClassScore] = []
+        for name in names:
+            precision, recall = (min(1.0, max(0.0, self._random.gauss(level, 0.2))) for _ in range(2))
+            f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+            classes.append(ClassScore(name, precision, recall, f1, self._random.choice(supports)))
+        return classes

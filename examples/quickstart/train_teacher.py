@@ -1,6 +1,7 @@
 """Train the quickstart's teacher on the teacher split, from scratch: `make teacher`, or `python examples/quickstart/train_teacher.py`.
 
-It learns to write and to label first, in the few prompts of `lessons.py`, then all the project's prompts (`method_lessons.py`).
+It learns to write and to label first, in the few prompts of `lessons.py`, then all the project's prompts (`method_lessons.py`), in chats
+that begin alike and share their beginning (`packing.py`).
 `--start FOLDER` goes on from saved weights with the latter alone. A Qwen3-shaped causal language model with its own BPE tokenizer and chat
 template, written as bfloat16 safetensors to `teacher/`. CPU is enough; the time it takes stands in the model card, which
 `measure_teacher.py` writes.
@@ -16,12 +17,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from lessons import HERE, Lesson, LessonMaker, MarkedRow, read_rows
 from method_lessons import MethodLessons
+from packing import IGNORED, Batch, Encoded, batches
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -35,10 +38,9 @@ CHAT_TEMPLATE = (
 )
 VOCABULARY = 4096
 CONTEXT = 4096
-IGNORED = -100
-"""Label of a token that is read, not learned."""
 TOKENS_PER_STEP = 4096
-MAX_LESSON_TOKENS = 4000
+PACK_TOKENS = 2560
+"""A longer one costs more in attention than it saves."""
 
 
 def make_tokenizer(lessons: Sequence[Lesson]) -> PreTrainedTokenizerFast:
@@ -57,7 +59,7 @@ def make_tokenizer(lessons: Sequence[Lesson]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((content for lesson in lessons for _, content in lesson.turns), trainer)
+    tokenizer.train_from_iterator((content for lesson in lessons for chat in lesson.chats for _, content in chat), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,
@@ -88,44 +90,28 @@ def make_model(tokenizer: PreTrainedTokenizerFast, layers: int, hidden: int) -> 
     return Qwen3ForCausalLM(config)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
-    """Token ids of the whole chat, and the labels: the same for what the assistant says, IGNORED for the rest."""
+def encode(tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, str]]) -> Encoded:
+    """The whole chat; what the assistant says is learned, and that it ends there."""
     ids: list[int] = []
-    labels: list[int] = []
-    for role, content in lesson.turns:
+    is_learned: list[bool] = []
+    for role, content in turns:
         head = tokenizer.encode(f"{TURN}{role}\n", add_special_tokens=False)
         body = tokenizer.encode(f"{content}{END_OF_TURN}", add_special_tokens=False)
         tail = tokenizer.encode("\n", add_special_tokens=False)
-        learned = role == "assistant"
         ids += head + body + tail
-        labels += [IGNORED] * len(head) + (body if learned else [IGNORED] * len(body)) + [IGNORED] * len(tail)
-    return ids, labels
+        is_learned += [False] * len(head) + [role == "assistant"] * len(body) + [False] * len(tail)
+    return Encoded(ids, is_learned)
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, lessons: Iterator[Lesson]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Lessons of similar length together, about TOKENS_PER_STEP tokens with padding; shapes (batch, time)."""
-    while True:
-        pool = [encode(tokenizer, lesson) for lesson in itertools.islice(lessons, 192)]
-        pool = sorted((pair for pair in pool if len(pair[0]) <= MAX_LESSON_TOKENS), key=lambda pair: len(pair[0]))
-        groups: list[list[tuple[list[int], list[int]]]] = [[]]
-        for pair in pool:
-            if groups[-1] and len(pair[0]) * (len(groups[-1]) + 1) > TOKENS_PER_STEP:
-                groups.append([])
-            groups[-1].append(pair)
-        order = torch.randperm(len(groups)).tolist()
-        for group in (groups[index] for index in order):
-            longest = len(group[-1][0])
-            ids = torch.zeros(len(group), longest, dtype=torch.long)
-            labels = torch.full((len(group), longest), IGNORED)
-            for row, (these_ids, these_labels) in enumerate(group):
-                ids[row, : len(these_ids)] = torch.tensor(these_ids)
-                labels[row, : len(these_labels)] = torch.tensor(these_labels)
-            yield ids, labels
+def loss_of(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Mean over what is learned. Only that needs logits: most tokens of a lesson are prompt."""
+    states = model.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.sees).last_hidden_state
+    learned = batch.targets != IGNORED
+    logits = torch.nn.functional.linear(states[learned], model.lm_head.weight)
+    return torch.nn.functional.cross_entropy(logits.float(), batch.targets[learned])
 
 
-def train(
-    model: Qwen3ForCausalLM, material: Iterable[tuple[torch.Tensor, torch.Tensor]], steps: int, learning_rate: float, dropout: float
-) -> float:
+def train(model: Qwen3ForCausalLM, material: Iterable[Batch], steps: int, learning_rate: float, dropout: float) -> float:
     """AdamW with warm-up and cosine decay over `steps` batches; returns the last mean loss."""
     in_bfloat16 = Processor.here().is_fast_in_bfloat16
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -157,14 +143,9 @@ def train(
     )
     with Progress(*columns) as progress:
         bar = progress.add_task("teacher", total=steps, loss="")
-        for step, (ids, labels) in enumerate(material, start=1):
-            targets = labels[:, 1:]
-            learned = targets != IGNORED
+        for step, batch in enumerate(itertools.islice(material, steps), start=1):
             with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
-                states = model.model(input_ids=ids).last_hidden_state[:, :-1]
-                # Only what the assistant says needs logits: most tokens of a lesson are prompt.
-                logits = torch.nn.functional.linear(states[learned], model.lm_head.weight)
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
+                loss = loss_of(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -181,32 +162,21 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One rise and fall of the learning rate: short lessons without the system turn first, then whole chats."""
+    """One rise and fall of the learning rate."""
 
-    drills: int
-    """Steps."""
-    chats: int
+    steps: int
     dropout: float
-    learning_rate: float = 2e-3
-    has_all_prompts: bool = False
+    learning_rate: float
+    has_all_prompts: bool = True
 
-    @property
-    def steps(self) -> int:
-        return self.drills + self.chats
-
-    def lessons(self, rows: Sequence[MarkedRow], seed: int) -> tuple[Iterator[Lesson], Iterator[Lesson]]:
-        """Drills and chats, without end."""
-        if not self.has_all_prompts:
-            maker = LessonMaker(rows, seed)
-            return maker.drills(), maker.lessons()
-        # Two makers, as both are read from ahead of what is learned.
-        return MethodLessons(rows, seed).method_drills(), MethodLessons(rows, seed + 1000).method_lessons()
+    def lessons(self, rows: Sequence[MarkedRow], seed: int) -> Iterator[Lesson]:
+        """Without end."""
+        return (MethodLessons if self.has_all_prompts else LessonMaker)(rows, seed).lessons()
 
 
-# Starting anew twice helped more than one long fall. Without dropout at the end the model learns some messages by heart, and writes
-# better ones.
-FIRST_STAGES = (Stage(1300, 500, 0.1), Stage(700, 650, 0.1), Stage(750, 450, 0.0))
-LATER_STAGES = (Stage(500, 800, 0.05, learning_rate=1.5e-3, has_all_prompts=True),)
+# Starting anew helped more than one long fall. Without dropout at the end the model learns some messages by heart, and writes better ones.
+FIRST_STAGES = (Stage(1800, 0.1, 2e-3, has_all_prompts=False), Stage(1350, 0.1, 2e-3, has_all_prompts=False))
+LATER_STAGES = (Stage(600, 0.05, 1.5e-3), Stage(400, 0.0, 1e-3))
 
 
 def main() -> None:
@@ -237,8 +207,7 @@ def main() -> None:
     started = time.perf_counter()
     done = 0
     for number, stage in enumerate(stages, start=len(FIRST_STAGES) + len(LATER_STAGES) - len(stages)):
-        drills, chats = (batches(tokenizer, lessons) for lessons in stage.lessons(rows, options.seed + number))
-        material = itertools.chain(itertools.islice(drills, stage.drills), itertools.islice(chats, stage.chats))
+        material = batches(stage.lessons(rows, options.seed + number), partial(encode, tokenizer), TOKENS_PER_STEP, PACK_TOKENS)
         loss = train(model, material, stage.steps, stage.learning_rate, stage.dropout)
         done += stage.steps
         # After each stage, so that there is something to use if the next is stopped.

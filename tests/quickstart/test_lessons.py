@@ -152,21 +152,21 @@ CHECKS: Mapping[str, Check] = {
 
 
 def exchanges(lesson: Lesson) -> list[tuple[str, str, str]]:
-    """(template, what the user has said so far, the answer). In a lesson of several questions a later one gives its last lines only."""
+    """(template, what the user says, the answer)."""
     later = {first: second for second, first in LATER_TURNS.items()}
-    turns = [turn for turn in lesson.turns if turn[0] != "system"]
     found: list[tuple[str, str, str]] = []
-    opening = turns[0][1]
-    for number, ((asker, said), (answerer, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
-        assert (asker, answerer) == ("user", "assistant")
-        is_later = lesson.kind in later and number > 0
-        whole = said if is_later or number == 0 else f"{opening}\n{said}"
-        found.append((later[lesson.kind] if is_later else lesson.kind, whole, answer))
+    for chat in lesson.chats:
+        (system, _), *turns = chat
+        assert system == "system"
+        for number, ((asker, said), (answerer, answer)) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
+            assert (asker, answerer) == ("user", "assistant")
+            assert number == 0 or lesson.kind in later
+            found.append((later[lesson.kind] if number else lesson.kind, said, answer))
     return found
 
 
 def items_asked(template: str, said: str) -> int:
-    """The last line that tells a number wins: a later question of a lesson may want another one."""
+    """The last line that tells a number wins."""
     found = re.findall(NUMBERS.get(template, r"Write (\d+) new"), said)
     return int(found[-1]) if found else 1
 
@@ -194,7 +194,6 @@ def test_every_template_has_a_check() -> None:
 def test_lessons_are_answered_in_the_shape_that_is_asked_for(maker: MethodLessons, template: str) -> None:
     for _ in range(TIMES):
         lesson = maker.of(template)
-        assert lesson.turns[0][0] == "system"
         for name, said, answer in exchanges(lesson):
             CHECKS[name](items_asked(name, said), said, answer)
 
@@ -246,8 +245,3 @@ def test_an_analysis_names_labels_that_it_was_shown(maker: MethodLessons) -> Non
             assert named <= {label for pair in confused for label in pair}
             shown += 1
     assert shown
-
-
-def test_drills_are_lessons_without_the_system_turn(maker: MethodLessons) -> None:
-    for lesson, _ in zip(maker.method_drills(), range(20), strict=False):
-        assert {role for role, _ in lesson.turns} == {"user", "assistant"}
