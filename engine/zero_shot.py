@@ -80,7 +80,7 @@ async def open_zero_shot(config: RunConfig, task: TaskSpec, progress: Progress) 
     not have one label each.
     """
     if task.kind != "classification":
-        raise UserError(f"only tasks of kind 'classification' can be compared so far; this one is of kind {task.kind!r}")
+        raise UserError(f"only tasks of kind 'classification' can be compared with a teacher so far; this one is of kind {task.kind!r}")
     alone = config.model_copy(update={"teachers": ()})
 
     async def record(_outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.html_report import plots
+from engine.html_report import score_plots
 from engine.html_report.page import decimal, render_page, signed
 from engine.html_report.svg import Sheet
 from engine.runs.comparison import RunComparison
@@ -16,7 +16,7 @@ def comparison_page(comparison: RunComparison) -> str:
     content = {
         "found": comparison,
         "letters": tuple(map(letter, range(len(comparison.runs)))),
-        "score_plots": [plots.score_by_token(sheet, comparison.runs)] if scored else [],
+        "score_plots": [score_plots.score_by_token(sheet, comparison.runs)] if scored else [],
         "figure_rows": figure_lines(comparison),
         "class_rows": [
             (shift.label, shift.support, decimal(shift.first), decimal(shift.second), signed(shift.second - shift.first))

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from engine.cost.words import COST_COLUMNS, amount, cost_rows
 from engine.export.card import MEANING
-from engine.html_report import plots
+from engine.html_report import course_plots, score_plots
 from engine.html_report.findings import Findings, gather
 from engine.html_report.page import decimal, duration, grouped, percent, render_page, signed
 from engine.html_report.svg import Sheet
@@ -51,6 +51,7 @@ _MOST = 15
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _SECRET_FLAG = re.compile(r"--[\w-]*(?:key|token|password|secret)")
 _HIDDEN = "(left out)"
+CLASS_PLOTS = (score_plots.class_order, score_plots.class_scores)
 
 
 def report_page(run: RunDir) -> str:
@@ -61,22 +62,22 @@ def report_page(run: RunDir) -> str:
         "found": found,
         "sections": SECTIONS,
         "encoder": Path(figures.encoder).name,
-        "score_plots": [plots.score_by_round(sheet, figures), plots.score_by_token(sheet, [figures])] if figures.curve else [],
-        "class_plots": [plots.class_order(sheet, found.by_class), plots.class_scores(sheet, found.by_class)] if found.by_class else [],
-        "confusion_plots": plots.confusion_matrices(sheet, found.by_class) if found.by_class else [],
+        "score_plots": [score_plots.score_by_round(sheet, figures), score_plots.score_by_token(sheet, [figures])] if figures.curve else [],
+        "class_plots": [plot(sheet, found.by_class) for plot in CLASS_PLOTS] if found.by_class else [],
+        "confusion_plots": score_plots.confusion_matrices(sheet, found.by_class) if found.by_class else [],
         "row_plots": [
-            plots.rows_by_round(sheet, rounds) if rounds else None,
-            plots.reasons_by_round(sheet, [record.round for record in rounds], found.reasons),
+            course_plots.rows_by_round(sheet, rounds) if rounds else None,
+            course_plots.reasons_by_round(sheet, [record.round for record in rounds], found.reasons),
         ],
         "speed_plots": [
-            plots.speed_over_time(sheet, found.timeline) if found.timeline else None,
-            plots.in_flight_over_time(sheet, found.timeline) if found.timeline else None,
-            plots.limits_by_round(sheet, rounds),
+            course_plots.speed_over_time(sheet, found.timeline) if found.timeline else None,
+            course_plots.in_flight_over_time(sheet, found.timeline) if found.timeline else None,
+            course_plots.limits_by_round(sheet, rounds),
         ],
         "cost_plots": [
-            plots.seconds_by_round(sheet, figures.curve, rounds) if figures.curve else None,
-            plots.tokens_per_row(sheet, rounds),
-            plots.busy_by_round(sheet, found.round_times),
+            course_plots.seconds_by_round(sheet, figures.curve, rounds) if figures.curve else None,
+            course_plots.tokens_per_row(sheet, rounds),
+            course_plots.busy_by_round(sheet, found.round_times),
         ],
         "round_columns": ("round", *(("by report",) if _is_ahead(found) else ()), *_ROUND_COLUMNS),
         "round_rows": _round_rows(found),

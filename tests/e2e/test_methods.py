@@ -20,6 +20,8 @@ REFLUX = (sys.executable, "-m", "engine.cli")
 SETTINGS = ("strategy.rounds=1", "strategy.rows_per_round=32", "student.epochs=1", "engine.concurrency=8")
 ASKED = {"evokd": {"evokd/analyse", "evokd/write"}, "hybrid": {"hybrid/write", "labelling/code"}, "ner": {"ner/pgkd/generate"}}
 """By which templates."""
+SCORED_ROWS = 64
+"""Of validation, and of test: how well the student learns is not what is tried here."""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -39,13 +41,21 @@ async def reflux(*arguments: str, key: str) -> str:
     return printed.decode()
 
 
+def cut(file: Path, folder: Path) -> Path:
+    """Its first rows."""
+    short = folder / file.name
+    short.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:SCORED_ROWS]), encoding="utf-8")
+    return short
+
+
 async def test_the_other_task_files_run_to_their_end(tmp_path: Path) -> None:
     config = TeacherConfig(model=str(EXAMPLES / "teacher"), kv_cache_gib=0.25, max_num_seqs=8)
+    data = {f"task.data.{part}": cut(EXAMPLES / "data" / f"{part}.jsonl", tmp_path) for part in ("validation", "test")}
+    settings = [argument for setting in (*SETTINGS, *(f"{key}={path}" for key, path in data.items())) for argument in ("--set", setting)]
     # One server for all: what they ask is tried here, not that they start one.
     async with VllmServer(config, run=tmp_path, log=tmp_path / "server.log") as server:
         for name, templates in ASKED.items():
             run, key = str(tmp_path / name), server.endpoint.api_key or ""
-            settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
             task = str(EXAMPLES / f"{name}.toml")
             printed = await reflux("run", task, "--out", run, "--endpoint", server.endpoint.base_url, "--json", *settings, key=key)
             summary: dict[str, Any] = json.loads(printed)

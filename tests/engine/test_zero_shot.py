@@ -25,7 +25,7 @@ async def test_each_text_is_asked_by_itself_every_time(tmp_path: Path, soft: boo
         assert one.tokens > 0
 
 
-async def test_a_task_that_marks_spans_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="marks entities"):
+async def test_another_kind_of_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this one is of kind 'ner'"):
         async with open_zero_shot(make_ner_config("pgkd"), make_ner_task(tmp_path), Silent()):
             pass

@@ -33,7 +33,7 @@ TEMPLATES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path 
 LABELS = tuple(label.name for label in load_config(HERE / "quickstart.toml").task.labels)
 TYPES = tuple(label.name for label in load_config(HERE / "ner.toml").task.labels)
 ROWS = read_rows(HERE / "data" / "teacher.jsonl")
-TIMES = 12
+TIMES = 5
 """Lessons of each template: enough for each of its forms."""
 
 
