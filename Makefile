@@ -1,6 +1,6 @@
 # The verbs of this project, the same for people and CI. `make quickstart` and `make test` set up what they need.
 .DEFAULT_GOAL := help
-.PHONY: bench-loop help setup quickstart test test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-cost bench-dashboard bench-bulk docs lock methods teacher torture
+.PHONY: bench-loop help setup quickstart test test-slow test-fast check format bench-engine bench-roofline bench-knee bench-prefix bench-store bench-inference bench-quickstart bench-student bench-real-data bench-structured bench-cost bench-dashboard bench-bulk docs lock methods teacher torture
 export PYTHON ?= python3
 SEED ?= 1
 SEED_ROWS ?= 2
@@ -20,8 +20,11 @@ quickstart: .venv/ready ## teach a small model with a local LLM, on this machine
 	@$(BIN)/reflux run examples/quickstart/quickstart.toml --out runs/quickstart --seed $(SEED) --set task.data.seed_rows_per_class=$(SEED_ROWS) --again
 
 test: .venv/ready ## all tests, the real vLLM included: alone first, then the others on all cores
-	$(BIN)/python -m pytest -m "e2e or gpu"
+	$(BIN)/python -m pytest -m "(e2e or gpu) and not slow"
 	$(FAST_TESTS)
+
+test-slow: .venv/ready ## the example folder's other task files on the real vLLM (five minutes)
+	$(BIN)/python -m pytest -m slow
 
 test-fast: .venv/ready ## the tests that need no vLLM
 	$(FAST_TESTS)

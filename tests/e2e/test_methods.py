@@ -25,7 +25,7 @@ ASKED = {"evokd": {"evokd/analyse", "evokd/write", CODES}, "hybrid": {"hybrid/wr
 SCORED_ROWS = 64
 """Of validation, and of test: how well the student learns is not what is tried here."""
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 async def reflux(*arguments: str, key: str) -> str:
