@@ -259,7 +259,9 @@ def _rows(interview: Interview, data: Path | None, held_out: Mapping[PartName, P
     examples = layout.read(path)
     names = tuple(sorted({label for example in examples for label in labels_of(example)}))
     fewest = 1 if layout.kind == "multi_label" else 2
-    if len(names) == 1 < fewest:
+    if not names:
+        raise UserError(f"{path}: no row has a label in the column {layout.label!r}; name another column with --label-column")
+    if len(names) < fewest:
         raise UserError(
             f"{path}: all rows have the label {names[0]!r}; a student tells two labels or more apart. Add rows of another, or name another "
             "column with --label-column"

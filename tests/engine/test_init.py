@@ -68,6 +68,13 @@ def test_one_file_becomes_three_and_the_task_file_loads(tmp_path: Path) -> None:
     assert any("2 of 3 labels have no description" in note for note in written["notes"])
 
 
+def test_rows_without_any_label_are_no_task(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(f'{{"text": "row {number}", "labels": []}}\n' for number in range(20)), encoding="utf-8")
+    with pytest.raises(UserError, match="no row has a label in the column 'labels'; name another column with --label-column"):
+        init(tmp_path, *with_teacher(data))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"), [("billing", "all rows have the label 'billing'.*name another column with --label-column"), (None, "no rows")]
 )
