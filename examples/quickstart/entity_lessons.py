@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from label_lessons import STYLES, Ask, LabelLessons, numbered_json, texts_json
-from lessons import HERE, Chats, MarkedRow
+from label_lessons import STYLES, LabelLessons, numbered_json, texts_json
+from lessons import HERE, Ask, Chats, MarkedRow
 
 from engine.config import load_config
 from engine.labels.marking import write_inline

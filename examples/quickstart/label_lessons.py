@@ -10,18 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from lessons import Chats, LessonMaker, MarkedRow
+from lessons import Ask, Chats, LessonMaker, MarkedRow
 
 from engine.labels.label_codes import label_codes
 from engine.records import Example
 from engine.reports import MinedRow
 from engine.strategies.attributes import draw_profiles
 from engine.strategy_config import HybridConfig
-
-Ask: TypeAlias = tuple[Mapping[str, Any], str]
-"""What the end of a prompt is rendered with, and the answer."""
 
 TOP_LOGPROBS = 20
 NEIGHBOURS = 12
@@ -50,18 +47,10 @@ class LabelLessons(LessonMaker):
         self._near: dict[tuple[MarkedRow, bool], list[MarkedRow]] = {}
         self._words = {row: _words(row.text) for row in self.rows}
 
-    def _chats(self, template: str, common: Mapping[str, Any], asks: Sequence[Ask]) -> Chats:
-        """One for each question; only the last lines of their prompts differ."""
-        opening = self._library.open(template, common)
-        return tuple((*opening.finish({**common, **values}).messages, ("assistant", answer)) for values, answer in asks)
-
     def _times(self, *choices: int) -> range:
         return range(self._random.choice(choices))
 
     # Labels.
-
-    def _label_values(self) -> dict[str, Any]:
-        return {"kind": "classification", "domain": self._domain, "labels": self._labels}
 
     def codes(self) -> Chats:
         asks = [({"text": self._vary(row)}, self._code_of[row.label]) for row in self._some_rows(24, 48)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,8 @@ FEW_ROWS = (1, 2, 4, 8)
 """The same where a lesson asks several times."""
 Chats: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
 """Of (role, content) turns."""
+Ask: TypeAlias = tuple[Mapping[str, Any], str]
+"""What the end of a prompt is rendered with, and the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,8 @@ class LessonMaker:
     def labelling(self) -> Chats:
         """`labelling/label`: one label for one text."""
         rows = [self._random.choice(self.rows) for _ in range(self._random.choice((16, 32)))]
-        return tuple(
-            (*self._render("labelling/label", text=self._vary(row)), ("assistant", json.dumps({"label": row.label}))) for row in rows
-        )
+        asks = [({"text": self._vary(row)}, json.dumps({"label": row.label})) for row in rows]
+        return self._chats("labelling/label", self._label_values(), asks)
 
     def lessons(self) -> Iterator[Lesson]:
         """Of the three kinds without end, as the project will ask them."""
@@ -108,8 +109,16 @@ class LessonMaker:
             kind = self._random.choices([*makers], (0.35, 0.35, 0.3))[0]
             yield Lesson(kind, makers[kind]())
 
+    def _chats(self, template: str, common: Mapping[str, Any], asks: Sequence[Ask]) -> Chats:
+        """One for each question; only the last lines of their prompts differ."""
+        opening = self._library.open(template, common)
+        return tuple((*opening.finish({**common, **values}).messages, ("assistant", answer)) for values, answer in asks)
+
+    def _label_values(self) -> dict[str, Any]:
+        return {"kind": "classification", "domain": self._domain, "labels": self._labels}
+
     def _render(self, template: str, **values: Any) -> tuple[tuple[str, str], ...]:
-        return self._library.render(template, {"kind": "classification", "domain": self._domain, "labels": self._labels, **values}).messages
+        return self._library.render(template, {**self._label_values(), **values}).messages
 
     def _label(self) -> str:
         return self._random.choice(self._labels).name

@@ -53,7 +53,7 @@ class Batch:
 
 def pack(chats: Sequence[Encoded], most: int) -> Pack | None:
     """The first of them that fit into `most` tokens; None if not even one does."""
-    shared = min(_shared(chats), min(len(chat.ids) for chat in chats) - 1)
+    shared = _shared(chats)
     first = chats[0]
     if len(first.ids) > most:
         return None
