@@ -24,6 +24,8 @@ UNFIT: dict[TaskKind, dict[str, str]] = {
 }
 """Methods that cannot write rows for a kind of task, and why."""
 
+TEXT_PAIR_COLUMN = "text_pair"
+"""Where a task of pairs does not say how the column of its second texts is called."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -98,7 +100,7 @@ class TaskConfig(_Section):
     @property
     def text_pair_column(self) -> str | None:
         """Of the second texts; None where rows are no pairs."""
-        return (self.data.text_pair_column or "text_pair") if self.kind == "pair" else None
+        return (self.data.text_pair_column or TEXT_PAIR_COLUMN) if self.kind == "pair" else None
 
     @model_validator(mode="after")
     def _there_is_a_choice(self) -> TaskConfig:

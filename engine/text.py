@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 Content: TypeAlias = str | tuple[str, str]
@@ -13,6 +14,11 @@ BETWEEN = " │ "
 def parts(content: Content) -> tuple[str, ...]:
     """The text, or both."""
     return (content,) if isinstance(content, str) else content
+
+
+def joined(texts: Sequence[str]) -> Content:
+    """What `parts` has taken apart."""
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
 def whole(content: Content) -> str:

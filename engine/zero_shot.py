@@ -74,13 +74,18 @@ class ZeroShot:
         return statistics.prompt_tokens + statistics.completion_tokens
 
 
-@asynccontextmanager
-async def open_zero_shot(config: RunConfig, task: TaskSpec, progress: Progress) -> AsyncGenerator[ZeroShot]:
-    """With the run's first teacher: a server that the configuration names, or one of our own. UserError for a task whose texts do
-    not have one label each.
-    """
+def check_kind(task: TaskSpec) -> None:
+    """UserError for a task whose texts do not have one label each."""
     if task.kind != "classification":
         raise UserError(f"only tasks of kind 'classification' can be compared with a teacher so far; this one is of kind {task.kind!r}")
+
+
+@asynccontextmanager
+async def open_zero_shot(config: RunConfig, task: TaskSpec, progress: Progress) -> AsyncGenerator[ZeroShot]:
+    """With the run's first teacher: a server that the configuration names, or one of our own. UserError as
+    `check_kind`.
+    """
+    check_kind(task)
     alone = config.model_copy(update={"teachers": ()})
 
     async def record(_outcome: Outcome) -> None:

@@ -116,13 +116,14 @@ def find_copies(seed_rows: Sequence[Example], teacher_rows: Sequence[Example], s
     teacher = [row.content for row in _draw(teacher_rows, COMPARED_ROWS, seed)]
     originals = [row.content for row in _draw(seed_rows, COMPARED_ROWS, seed)]
     sides = [_count_pieces(side) for side in zip(*map(parts, [*originals, *teacher]), strict=True)]
+    sizes = [np.asarray(pieces.sum(axis=1)).ravel() for pieces in sides]
     copies: list[Copy] = []
     of_seed = of_teacher = 0
     for start in range(len(originals), len(originals) + len(teacher), _CHUNK_ROWS):
         stop = min(start + _CHUNK_ROWS, len(originals) + len(teacher))
         # Each row with those before it: a pair of teacher rows counts once, for the later of them. Where rows are pairs, both texts count
         # alike, as at the gate.
-        alike = np.mean([_jaccard(pieces, start, stop) for pieces in sides], axis=0)
+        alike = np.mean([_jaccard(pieces, counts, start, stop) for pieces, counts in zip(sides, sizes, strict=True)], axis=0)
         alike[np.arange(stop)[None, :] >= np.arange(start, stop)[:, None]] = 0
         best_seed = alike[:, : len(originals)].max(axis=1, initial=0)
         best = alike.max(axis=1, initial=0)
@@ -141,9 +142,8 @@ def _count_pieces(texts: Sequence[str]) -> csr_array:
     return csr_array(counter.fit_transform(texts), dtype=np.float32)
 
 
-def _jaccard(pieces: csr_array, start: int, stop: int) -> NDArray[np.float32]:
-    """Of the rows from `start` to `stop`, with all up to `stop`."""
-    sizes = np.asarray(pieces.sum(axis=1)).ravel()
+def _jaccard(pieces: csr_array, sizes: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+    """Of the rows from `start` to `stop`, with all up to `stop`; `sizes`: how many pieces each has."""
     common = (pieces[start:stop] @ pieces[:stop].T).toarray()
     return common / (sizes[start:stop, None] + sizes[None, :stop] - common)
 

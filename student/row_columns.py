@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import StoreError
-from engine.records import Example, Span, TaskKind
+from engine.records import Example, Span, TaskKind, as_example
 from engine.store import escape, unescape
-from engine.text import Content
+from engine.text import Content, joined
 from student.bio import Tagging, to_tags
 from student.data import Tokenised, tokenise_counting
 
@@ -100,8 +100,8 @@ class LabelColumns:
         return {}
 
     def examples(self, rows: pa.Table) -> list[Example]:
-        texts, labels = (rows.column(name).to_pylist() for name in ("text", "label"))
-        return [Example(text, self._names[label]) for text, label in zip(texts, labels, strict=True)]
+        columns = (rows.column(name).to_pylist() for name in (*self.texts, "label"))
+        return [as_example(joined(texts), self._names[label]) for *texts, label in zip(*columns, strict=True)]
 
 
 class PairColumns(LabelColumns):
@@ -112,10 +112,6 @@ class PairColumns(LabelColumns):
 
     def _beside(self, found: Tokenised) -> dict[str, pa.Array]:
         return {"first": pa.array(found.firsts, pa.int32())} if found.firsts else {}
-
-    def examples(self, rows: pa.Table) -> list[Example]:
-        columns = (rows.column(name).to_pylist() for name in ("text", "text_pair", "label"))
-        return [Example(text, self._names[label], text_pair=second) for text, second, label in zip(*columns, strict=True)]
 
 
 class SetColumns:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from engine.errors import UserError
 from engine.task.bad_lines import csv_delimiter
 from engine.task.row_files import data_files
-from engine.text import Content
+from engine.text import Content, joined
 
 WINDOW_ROWS = 4096
 """Rows that are sorted by length together: enough that a batch pads little."""
@@ -86,7 +86,7 @@ def read_objects(windows: Iterable[Sequence[bytes]], *columns: str) -> Iterator[
                     problem = f"{column!r} {has}, expected a string"
             if problem:
                 problems[len(texts)] = f"line {number}: {problem}"
-            texts.append(_content([text if isinstance(text, str) else "" for text in found]))
+            texts.append(joined([text if isinstance(text, str) else "" for text in found]))
             records.append(record)
         yield from _in_windows(texts, problems, records)
 
@@ -102,12 +102,8 @@ def read_lines(windows: Iterable[Sequence[bytes]], *columns: str) -> Iterator[Ch
             if len(row) < len(columns)
         }
         number += len(rows)
-        texts = [_content([*row, *[""] * (len(columns) - len(row))]) for row in rows]
+        texts = [joined([*row, *[""] * (len(columns) - len(row))]) for row in rows]
         yield from _in_windows(texts, problems, [dict(zip(columns, row, strict=False)) for row in rows])
-
-
-def _content(texts: Sequence[str]) -> Content:
-    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
 def lines_at_once(stream: Stream) -> Iterator[list[bytes]]:
@@ -167,7 +163,7 @@ def _read_batches(file: Path, columns: Sequence[str]) -> Iterator[Chunk]:
                     for row, text in enumerate(texts)
                     if text is None
                 }
-                yield Chunk([_content([text or "" for text in row]) for row in zip(*found, strict=True)], problems, batch=batch)
+                yield Chunk([joined([text or "" for text in row]) for row in zip(*found, strict=True)], problems, batch=batch)
                 number += batch.num_rows
 
 

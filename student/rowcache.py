@@ -26,7 +26,7 @@ from engine.errors import StoreError
 from engine.records import Example, TaskKind
 from engine.rundir import write_atomically
 from engine.store import unescape
-from engine.text import Content, parts, readable
+from engine.text import Content, joined, parts, readable
 from student.data import Rows
 from student.row_columns import ROW_COLUMNS
 from student.tagging_losses import tagging_losses
@@ -102,8 +102,8 @@ class RowCache:
     def add_samples(self, round: int, samples: pa.Table) -> range:
         """Rows of the samples table, as the store gives them. The numbers they get. StoreError for a label or type outside the task."""
         samples = samples.sort_by([("round", "ascending"), ("id", "ascending")])
-        columns = [[unescape(text) for text in self._strings(samples, name, round)] for name in self._columns.texts]
-        texts: list[Content] = [*zip(columns[0], columns[1], strict=True)] if len(columns) > 1 else [*columns[0]]
+        columns = (map(unescape, self._strings(samples, name, round)) for name in self._columns.texts)
+        texts = [*map(joined, zip(*columns, strict=True))]
         extras = {
             ours: samples.column(theirs).combine_chunks()
             for ours, theirs in (("weight", "agreement"), ("distribution", "label_probabilities"))

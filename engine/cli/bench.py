@@ -23,7 +23,7 @@ from engine.runs.manifest import Manifest, stored_config
 from engine.task.task import load_task
 from engine.views.console import console_progress
 from engine.views.prediction_cost import prediction_cost_view
-from engine.zero_shot import open_zero_shot
+from engine.zero_shot import check_kind, open_zero_shot
 
 if TYPE_CHECKING:
     from student.predictions import TextPredictor
@@ -59,8 +59,7 @@ def cost(
     overrides = parse_settings(settings) | ({"teacher.endpoint": endpoint} if endpoint else {})
     config = change_config(stored_config(place, read_json(place.run_json, Manifest)), overrides)
     task = load_task(config.task, config.seed)
-    if task.kind != "classification":
-        raise UserError(f"only tasks of kind 'classification' can be compared so far; this one is of kind {task.kind!r}")
+    check_kind(task)
     rows = list(task.test)
     random.Random(config.seed).shuffle(rows)
     rows = rows[:test_rows]

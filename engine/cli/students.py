@@ -17,7 +17,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.cli.shell import Json, messages, note, output, print_json, run_async
-from engine.config import DataConfig, restore_config
+from engine.config import TEXT_PAIR_COLUMN, DataConfig, TaskConfig, restore_config
 from engine.errors import UserError
 from engine.records import ONE_LABEL, Example, TaskKind
 from engine.reports import FinalReport
@@ -126,7 +126,7 @@ def predict(
     began = time.perf_counter()
     if probabilities and predictor.kind == "ner":
         raise UserError("--probabilities: this student marks spans, each of which comes with its confidence; leave it out")
-    columns = _columns(predictor.kind, model, text_column, text_pair_column)
+    columns = _columns(predictor.kind, _data_of(model), text_column, text_pair_column)
     with _output(out, predictor) as write, _progress(total) as on_rows:
         tally = label_rows(
             predictor,
@@ -158,7 +158,7 @@ def export_student(
     source, run = student_folder(model), _run_of(model)
     texts: list[Content] = []
     if onnx or int8:
-        texts = _texts(data, _columns(_kind_of(source), model, text_column, text_pair_column)) if data else _validation_texts(run)
+        texts = _texts(data, _columns(_kind_of(source), _data_of(model), text_column, text_pair_column)) if data else _validation_texts(run)
     from student.export import Format, export_student
 
     formats: list[Format] = [*(["onnx"] if onnx else []), *(["onnx-int8"] if int8 else [])]
@@ -207,8 +207,9 @@ def serve_student(
 def rows_for(predictor: TextPredictor, data: Path, model: Path) -> list[Example]:
     """Real rows as this student answers: with a label, any number of them, or marked entities. `model` is its folder, or its run."""
     if predictor.kind in ONE_LABEL:
-        (text, *second), label = _columns(predictor.kind, model), _data_of(model).label_column
-        return read_examples(data, text, label, text_pair_column=second[0] if second else None)
+        named = _data_of(model)
+        text, *second = _columns(predictor.kind, named)
+        return read_examples(data, text, named.label_column, text_pair_column=second[0] if second else None)
     if predictor.kind == "multi_label":
         return read_set_examples(data, known=predictor.labels)
     rows = read_marked_examples(data, predictor.labels)
@@ -242,15 +243,18 @@ def _data_of(model: Path) -> DataConfig:
     """How the files of the student's run call their columns: more of the same rows mostly call them so, too. Else the usual names."""
     if (run := _run_of(model)) is None:
         return DataConfig(seed=Path(), validation=Path(), test=Path())
-    return restore_config(read_json(run.run_json, Manifest).config).task.data
+    return _task_of(run).data
 
 
-def _columns(kind: TaskKind, model: Path, text_column: str | None = None, text_pair_column: str | None = None) -> tuple[str, ...]:
+def _task_of(run: RunDir) -> TaskConfig:
+    return restore_config(read_json(run.run_json, Manifest).config).task
+
+
+def _columns(kind: TaskKind, data: DataConfig, text_column: str | None = None, text_pair_column: str | None = None) -> tuple[str, ...]:
     """That hold what this student reads. UserError for a second one where it reads no pairs."""
-    data = _data_of(model)
     first = text_column or data.text_column
     if kind == "pair":
-        return first, text_pair_column or data.text_pair_column or "text_pair"
+        return first, text_pair_column or data.text_pair_column or TEXT_PAIR_COLUMN
     if text_pair_column is not None:
         raise UserError(f"--text-pair-column {text_pair_column}: this student reads one text at a time; leave it out")
     return (first,)
@@ -272,7 +276,7 @@ def _texts(data: Path, columns: Sequence[str]) -> list[Content]:
 def _validation_texts(run: RunDir | None) -> list[Content]:
     if run is None:
         raise UserError("a graph is compared with the student on real texts, and this folder belongs to no run; give a file as --data")
-    task = restore_config(read_json(run.run_json, Manifest).config).task
+    task = _task_of(run)
     return [row.content for row in read_rows(task, task.data.validation)]
 
 

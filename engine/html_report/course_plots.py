@@ -96,12 +96,13 @@ def seconds_by_round(sheet: Sheet, curve: Sequence[Point], rounds: Sequence[Roun
     return Plot(
         "Where the time went",
         "Round 0 learns the seed rows alone."
-        + (" Teacher and student worked at the same time, so the run took less than both together." if _is_ahead(rounds) else ""),
+        + (" Teacher and student worked at the same time, so the run took less than both together." if is_ahead(rounds) else ""),
         _stacked(sheet, numbers, layers, "seconds", words),
     )
 
 
-def _is_ahead(rounds: Sequence[RoundRecord]) -> bool:
+def is_ahead(rounds: Sequence[RoundRecord]) -> bool:
+    """Whether teacher and student worked at once."""
     return any(record.is_ahead for record in rounds)
 
 

@@ -79,7 +79,7 @@ def report_page(run: RunDir) -> str:
             course_plots.tokens_per_row(sheet, rounds),
             course_plots.busy_by_round(sheet, found.round_times),
         ],
-        "round_columns": ("round", *(("by report",) if _is_ahead(found) else ()), *_ROUND_COLUMNS),
+        "round_columns": ("round", *(("by report",) if course_plots.is_ahead(rounds) else ()), *_ROUND_COLUMNS),
         "round_rows": _round_rows(found),
         "class_rows": _class_rows(found),
         "confusion_rows": _confusion_rows(found),
@@ -107,11 +107,12 @@ def _round_rows(found: Findings) -> list[Line]:
     """Without scores where the student learned a round with a later one, or has not yet."""
     records = {record.round: record for record in found.rounds}
     points = {point.round: point for point in found.figures.curve}
+    has_reports = course_plots.is_ahead(found.rounds)
     lines: list[Line] = []
     for number in sorted(records.keys() | points.keys()):
         record, point = records.get(number), points.get(number)
         line: list[object] = [number]
-        if _is_ahead(found):
+        if has_reports:
             line.append("" if record is None else record.report)
         if point is None:
             line += [""] * 4
@@ -127,10 +128,6 @@ def _round_rows(found: Findings) -> list[Line]:
             line += [grouped(record.prompt_tokens), grouped(record.completion_tokens), duration(record.generation_s)]
         lines.append((*line, "" if point is None else duration(point.train_s)))
     return lines
-
-
-def _is_ahead(found: Findings) -> bool:
-    return any(record.is_ahead for record in found.rounds)
 
 
 def _class_rows(found: Findings) -> list[Line]:

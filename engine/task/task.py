@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from engine.config import TaskConfig
 from engine.errors import UserError
-from engine.records import ONE_LABEL, Example, Label, Pool, TaskSpec
+from engine.records import ONE_LABEL, Example, Label, Pool, TaskSpec, as_example
 from engine.task.label_set_files import LabelSetColumns, read_set_examples
 from engine.task.row_files import Columns, count_rows, data_files, read_batches
 from engine.task.span_files import SpanColumns, read_marked_examples
-from engine.text import Content, parts
+from engine.text import Content, joined, parts
 
 _MAX_SHOWN = 5
 """Unknown labels or empty classes named in one message."""
@@ -89,8 +89,7 @@ def read_examples(
                     f"{file}: row {number} has the unknown label {label!r}; the task's labels are {_shown(label_names)}. Correct the row "
                     "or leave it out; a further label needs rows in the seed, too, from which the student learns it"
                 )
-            first, *second = map(str, texts)
-            rows.append(Example(first, label, text_pair=second[0] if second else None))
+            rows.append(as_example(joined([*map(str, texts)]), label))
     if not rows:
         raise UserError(f"{path}: no rows; expected one at least, with a text and its label")
     return rows
@@ -112,8 +111,8 @@ def read_contents(path: Path, text_column: str, text_pair_column: str | None = N
     columns = Columns(_text_columns(text_column, text_pair_column))
     for file in data_files(path):
         for batch in read_batches(file, columns):
-            texts, *others = ([text or "" for text in column.to_pylist()] for column in batch.columns)
-            yield [*zip(texts, others[0], strict=True)] if others else [*texts]
+            columns_here = ([text or "" for text in column.to_pylist()] for column in batch.columns)
+            yield [*map(joined, zip(*columns_here, strict=True))]
 
 
 def find_pool(path: Path, text_column: str, text_pair_column: str | None = None) -> Pool:
