@@ -4,8 +4,6 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +22,7 @@ from engine.config import load_config, restore_config
 from engine.loop import run_loop
 from tests.docs.pages import PAGES, REPOSITORY, Block, anchors, blocks, links
 from tests.engine.test_loop import FAKE_STUDENT
+from tests.scripted_server import scripted_endpoint
 
 SERVER = "http://gpu-box:8000/v1"
 """As pages call the server that the examples ask; scripted here."""
@@ -128,13 +127,8 @@ def test_python_is_python(block: Block) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    command = [sys.executable, "-m", "engine.testing.server", "--port", "0", "--model", MODEL]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["base_url"]
-        finally:
-            process.terminate()
+    with scripted_endpoint("--model", MODEL) as url:
+        yield url
 
 
 @pytest.mark.timeout(120)  # the tutorial loads torch, and runs a task from its rows to its report

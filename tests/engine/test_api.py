@@ -23,6 +23,7 @@ from engine.progress import Silent
 from examples import python_api
 from tests.engine.builders import make_task
 from tests.engine.test_loop import FAKE_STUDENT
+from tests.scripted_server import scripted_endpoint
 
 
 def test_every_public_name_is_there_and_importing_is_instant() -> None:
@@ -43,14 +44,8 @@ def test_every_public_name_is_there_and_importing_is_instant() -> None:
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """Of a server in a process of its own, for calls that block the loop in which they are made."""
-    command = [sys.executable, "-m", "engine.testing.server", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["base_url"]
-        finally:
-            process.terminate()
+    with scripted_endpoint() as url:
+        yield url
 
 
 async def test_the_example_runs_where_a_loop_runs_already(

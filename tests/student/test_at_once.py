@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +15,9 @@ from engine.store import connect
 from student.rounds import completed_rounds
 from student.worker import restore, work
 from tests.student.builders import complete_round, finish, make_config, make_rows, make_run
+from tests.student.kills import killed_at
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30), 4: make_rows(1, 40)}
-
-
-class KilledError(Exception):
-    """Stands in for a kill, at a point where a process can be stopped."""
 
 
 def reports(run: RunDir) -> list[WeaknessReport]:
@@ -88,22 +84,8 @@ def test_killed_while_it_learns_rounds_at_once_it_goes_on_with_the_same_result(
     learn(run, 1)
     for round in (2, 3):
         complete_round(run, round, ROUNDS[round])
-    original, count = getattr(student.worker, function), 0
-
-    def killing(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == calls and not after:
-            raise KilledError
-        result = original(*arguments)
-        if count == calls:
-            raise KilledError
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(student.worker, function, killing)
-        with pytest.raises(KilledError):
-            learn(run, 3)
+    with killed_at(monkeypatch, function, calls, after=after):
+        learn(run, 3)
     restore(run)  # reports, if that is all that was missing
     if 3 not in run.reported_rounds():
         learn(run, 3)

@@ -16,7 +16,6 @@ from aiohttp import ClientSession
 from transformers import pipeline
 from typer.testing import CliRunner
 
-import student.worker
 from engine.cli import app
 from engine.config import RunConfig, StudentConfig
 from engine.errors import StoreError, UserError
@@ -38,8 +37,9 @@ from student.slices import Vocabulary
 from student.trainer import train
 from student.worker import work
 from tests.student.builders import LABELS, finish, make_run, make_tokenizer
+from tests.student.kills import killed_at
 from tests.student.span_builders import complete_marked_round, make_marked, make_span_config, mark, write_marked
-from tests.student.test_worker import KilledError, reports, weights
+from tests.student.test_worker import reports, weights
 
 SETTINGS: dict[str, Any] = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 2, "min_steps": 12}
 ROUNDS = {1: make_marked(12, 30), 2: make_marked(12, 50)}
@@ -107,19 +107,8 @@ def test_killed_before_a_checkpoint_it_goes_on_with_the_same_result(
     undisturbed: RunDir, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = script(make_run(tmp_path / "run", config))
-    original, count = student.worker.save_checkpoint, 0
-
-    def killing(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 2:
-            raise KilledError
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(student.worker, "save_checkpoint", killing)
-        with pytest.raises(KilledError):
-            work(run)
+    with killed_at(monkeypatch, "save_checkpoint", 2):
+        work(run)
     work(run)
     assert reports(run) == reports(undisturbed)
     assert weights(run) == weights(undisturbed)

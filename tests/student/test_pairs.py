@@ -21,7 +21,6 @@ from onnxruntime import InferenceSession
 from transformers import AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
-import student.worker
 from engine.cli import app
 from engine.config import RunConfig, StudentConfig
 from engine.errors import UserError
@@ -43,8 +42,9 @@ from student.serving import serving
 from student.trainer import train
 from student.worker import work
 from tests.student.builders import finish, make_run, make_tokenizer
+from tests.student.kills import killed_at
 from tests.student.pair_builders import PAIR_LABELS, complete_pair_round, make_pair_run_config, make_pairs, write_pairs
-from tests.student.test_worker import KilledError, reports, weights
+from tests.student.test_worker import reports, weights
 
 SETTINGS: dict[str, Any] = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 16, "min_steps": 12}
 ROUNDS = {1: make_pairs(48, 30), 2: make_pairs(48, 90)}
@@ -96,19 +96,8 @@ def test_killed_before_a_checkpoint_it_goes_on_with_the_same_result(
     undisturbed: RunDir, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = script(make_run(tmp_path / "run", config))
-    original, count = student.worker.save_checkpoint, 0
-
-    def killing(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 2:
-            raise KilledError
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(student.worker, "save_checkpoint", killing)
-        with pytest.raises(KilledError):
-            work(run)
+    with killed_at(monkeypatch, "save_checkpoint", 2):
+        work(run)
     shutil.rmtree(run.student / "rows")
     work(run)
     assert reports(run) == reports(undisturbed)

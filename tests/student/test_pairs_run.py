@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,18 +20,14 @@ from engine.rundir import RunDir, read_json
 from engine.store import read_samples
 from student.backends import load_predictor
 from student.export import export_student
+from tests.scripted_server import scripted_endpoint
 from tests.student.pair_builders import PAIR_LABELS, make_pairs
 
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    command = [sys.executable, "-m", "engine.testing.server", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["base_url"]
-        finally:
-            process.terminate()
+    with scripted_endpoint() as url:
+        yield url
 
 
 @pytest.mark.timeout(240)

@@ -38,12 +38,9 @@ from student.rounds import completed_rounds
 from student.trainer import Training
 from student.worker import derive_seed, work
 from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_sample, make_tokenizer
+from tests.student.kills import KilledError, killed_at
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30)}
-
-
-class KilledError(Exception):
-    """Stands in for a kill, at a point where a process can be stopped."""
 
 
 def script(run: RunDir, rounds: int = 3, best_round: int = 2) -> RunDir:
@@ -128,22 +125,8 @@ def test_killed_between_two_steps_it_goes_on_with_the_same_result(
     function: str, calls: int, after: bool, undisturbed: RunDir, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = script(make_run(tmp_path / "run", config))
-    original, count = getattr(student.worker, function), 0
-
-    def killing(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == calls and not after:
-            raise KilledError
-        result = original(*arguments)
-        if count == calls:
-            raise KilledError
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(student.worker, function, killing)
-        with pytest.raises(KilledError):
-            work(run)
+    with killed_at(monkeypatch, function, calls, after=after):
+        work(run)
     work(run)
     assert reports(run) == reports(undisturbed)
     assert weights(run) == weights(undisturbed)

@@ -10,10 +10,10 @@ from typing import Any
 
 from engine.config import DataConfig, LabelConfig, RunConfig, TaskConfig
 from engine.records import Example, TaskSpec
-from engine.reports import ClassScore, Confusion, MinedRow, PoolRow, Scores, Weakness, WeaknessReport
+from engine.reports import MinedRow, PoolRow, Scores, Weakness, WeaknessReport
 from engine.rundir import RunDir
 from engine.store import read_samples
-from tests.engine.strategies.schooling import LABELS, make_config, make_task
+from tests.engine.strategies.schooling import LABELS, make_config, make_report, make_task
 
 
 def make_set_task(folder: Path, *, allow_none: bool = True) -> TaskSpec:
@@ -54,19 +54,11 @@ def report_on_sets(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
 
     right = [MinedRow(row.text, "", "", 0.8, labels=row.labels, predicted_labels=row.labels) for row in seen[::2]]
     wrong = [MinedRow(row.text, "", "", 0.7, labels=row.labels, predicted_labels=guess(row)) for row in seen[1::2]]
-    return WeaknessReport(
-        round=round,
-        loss=1.0,
+    return make_report(
+        round,
+        right,
+        wrong,
         scores=Scores(0.5, 0.5, 0.5, 6, micro_f1=0.5, has_sets=True),
-        classes=tuple(ClassScore(label, 0.5, 0.5, 0.5, 2) for label in LABELS),
-        confusions=tuple(Confusion(label, other, 1) for label, other in taken_for.items()),
-        mining="out_of_fold",
-        right=tuple(right),
-        wrong=tuple(wrong[2:]),
-        hard=tuple(wrong[:2]),
-        num_train_rows=len(seen),
-        train_s=0.0,
-        epochs=1,
         uncertain=tuple(PoolRow(f"pool row {number}", "", 0.4) for number in range(8)) if round == 1 else None,
         weaknesses=(
             Weakness(f"pair:{LABELS[0]}>{LABELS[1]}", LABELS[:2], 1, 2, 0.1, ()),

@@ -9,11 +9,11 @@ from typing import Any
 
 from engine.config import DataConfig, LabelConfig, RunConfig, TaskConfig
 from engine.records import Example, TaskSpec, content_of
-from engine.reports import ClassScore, Confusion, MinedRow, PoolRow, Scores, Weakness, WeaknessReport
+from engine.reports import MinedRow, PoolRow, Weakness, WeaknessReport
 from engine.rundir import RunDir
 from engine.store import read_samples
 from engine.task.task import find_pool
-from tests.engine.strategies.schooling import LABELS, make_config, make_task
+from tests.engine.strategies.schooling import LABELS, make_config, make_report, make_task
 
 
 def make_pair_task(folder: Path) -> TaskSpec:
@@ -61,19 +61,10 @@ def report_on_pairs(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
 
     right = [mined(content, label, label, 0.8) for content, label in seen[::2]]
     wrong = [mined(content, label, taken_for[label], 0.7) for content, label in seen[1::2]]
-    return WeaknessReport(
-        round=round,
-        loss=1.0,
-        scores=Scores(0.5, 0.5, 0.5, 6),
-        classes=tuple(ClassScore(label, 0.5, 0.5, 0.5, 2) for label in LABELS),
-        confusions=tuple(Confusion(label, other, 1) for label, other in taken_for.items()),
-        mining="out_of_fold",
-        right=tuple(right),
-        wrong=tuple(wrong[2:]),
-        hard=tuple(wrong[:2]),
-        num_train_rows=len(seen),
-        train_s=0.0,
-        epochs=1,
+    return make_report(
+        round,
+        right,
+        wrong,
         uncertain=tuple(_uncertain(number) for number in range(8)) if round == 1 else None,
         weaknesses=(Weakness(f"pair:{LABELS[0]}>{LABELS[1]}", LABELS[:2], 1, 2, 0.1, tuple(wrong[:1])),),
     )

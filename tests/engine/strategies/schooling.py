@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,21 +78,23 @@ def report_on(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
     taken_for = dict(zip(LABELS, (*LABELS[1:], LABELS[0]), strict=True))
     right = [MinedRow(row.text, row.label, row.label, 0.8) for row in seen[::2]]
     wrong = [MinedRow(row.text, row.label, taken_for[row.label], 0.7) for row in seen[1::2]]
-    return WeaknessReport(
-        round=round,
-        loss=1.0,
-        scores=Scores(0.5, 0.5, 0.5, 6),
-        classes=tuple(ClassScore(label, 0.5, 0.5, 0.5, 2) for label in LABELS),
-        confusions=tuple(Confusion(label, other, 1) for label, other in taken_for.items()),
-        mining="out_of_fold",
-        right=tuple(right),
-        wrong=tuple(wrong[2:]),
-        hard=tuple(wrong[:2]),
-        num_train_rows=len(seen),
-        train_s=0.0,
-        epochs=1,
-        uncertain=tuple(PoolRow(f"pool row {number}", LABELS[0], 0.4) for number in range(8)) if round == 1 else None,
-    )
+    uncertain = tuple(PoolRow(f"pool row {number}", LABELS[0], 0.4) for number in range(8)) if round == 1 else None
+    return make_report(round, right, wrong, uncertain=uncertain)
+
+
+def make_report(round: int, right: Sequence[MinedRow], wrong: Sequence[MinedRow], **told: Any) -> WeaknessReport:
+    """On all rows seen, of which the first two that are wrong are the hard ones; `told` takes the place of what is made up."""
+    made_up: dict[str, Any] = {
+        "loss": 1.0,
+        "scores": Scores(0.5, 0.5, 0.5, 6),
+        "classes": tuple(ClassScore(label, 0.5, 0.5, 0.5, 2) for label in LABELS),
+        "confusions": tuple(Confusion(label, other, 1) for label, other in zip(LABELS, (*LABELS[1:], LABELS[0]), strict=True)),
+        "mining": "out_of_fold",
+        "num_train_rows": len(right) + len(wrong),
+        "train_s": 0.0,
+        "epochs": 1,
+    }
+    return WeaknessReport(round=round, right=tuple(right), wrong=tuple(wrong[2:]), hard=tuple(wrong[:2]), **made_up | told)
 
 
 async def teach(

@@ -12,7 +12,7 @@ from engine.records import Example, Label, Marking, Pool, Span, TaskSpec
 from engine.reports import ClassScore, Confusion, MinedRow, PoolRow, Scores, Weakness, WeaknessReport
 from engine.rundir import RunDir
 from engine.store import read_samples
-from tests.engine.strategies.schooling import HELD_OUT, make_config
+from tests.engine.strategies.schooling import HELD_OUT, make_config, make_report
 
 TYPES: tuple[str, ...] = ("PER", 'place "of <birth>"', "日付")
 
@@ -65,19 +65,13 @@ def report_on_spans(root: Path, task: TaskSpec, round: int) -> WeaknessReport:
 
     right = [MinedRow(row.text, "", "", 0.8, row.spans, row.spans) for row in seen[::2]]
     wrong = [MinedRow(row.text, "", "", 0.7, row.spans, guess(row)) for row in seen[1::2]]
-    return WeaknessReport(
-        round=round,
-        loss=1.0,
+    return make_report(
+        round,
+        right,
+        wrong,
         scores=Scores(0.5, 0.5, 0.5, 6, micro_f1=0.5),
         classes=tuple(ClassScore(type, 0.5, 0.5, 0.5, 2) for type in TYPES),
         confusions=(Confusion(TYPES[0], TYPES[1], 1),),
-        mining="out_of_fold",
-        right=tuple(right),
-        wrong=tuple(wrong[2:]),
-        hard=tuple(wrong[:2]),
-        num_train_rows=len(seen),
-        train_s=0.0,
-        epochs=1,
         weaknesses=(
             Weakness(f"pair:{TYPES[0]}>{TYPES[1]}", TYPES[:2], 1, 2, 0.1, ()),
             Weakness(f"boundary:{TYPES[1]}", TYPES[1:2], 1, 2, 0.1, ()),

@@ -7,7 +7,6 @@ To accept a change of a prompt on purpose: delete tests/engine/strategies/golden
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from pydantic import ValidationError
 from engine.config import LabellingConfig, SamplingConfig
 from engine.prompting import Prompt, Prompter
 from engine.records import Annotation, Candidate, Completion, FinishReason, RejectionReason, Request, RowCounts, Timings, Usage
-from engine.rehearsal import as_text, make_up_report, rehearse
 from engine.reports import MinedRow
 from engine.rundir import RunDir
 from engine.store import connect, read_samples
@@ -26,7 +24,9 @@ from engine.strategies.focus import Focus
 from engine.strategies.forms import form_of
 from engine.teacher.panel import Panel
 from engine.testing.teacher import ScriptedTeacher, write_rows
-from prompts import FOLDER, PromptLibrary
+from prompts import PromptLibrary
+from tests.engine.strategies import golden_files
+from tests.engine.strategies.golden_files import few_rows, sent_and_golden, shown_templates, templates
 from tests.engine.strategies.label_sets import make_set_config, make_set_task, report_on_sets
 from tests.engine.strategies.schooling import HELD_OUT, LABELS, TAUGHT, teach
 
@@ -159,7 +159,7 @@ def test_methods_that_cannot_are_refused_with_what_can(tmp_path: Path) -> None:
 
 # The prompts.
 
-GOLDEN = Path(__file__).parent / "golden" / "multi_label"
+GOLDEN = golden_files.GOLDEN / "multi_label"
 SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
     "hybrid_with_labels": ("hybrid", {"labelling": "none", "lengths": (), "styles": ()}),
@@ -171,20 +171,14 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SHOWN)
 def test_prompts_are_word_for_word_the_golden_ones(tmp_path: Path, name: str) -> None:
     method, settings = SHOWN[name]
-    rows: dict[str, Any] = {"rows_per_round": 12, "rows_per_call": 1 if method == "pool" else 4} | settings
-    rows |= dict.fromkeys(("right", "wrong", "hard", "examples"), 2) if method in ("pgkd", "hybrid") else {}
-    config, task = make_set_config(method, **rows), make_set_task(tmp_path, allow_none=settings.get("allow_none", True))
-    text = as_text(rehearse(config, task, make_up_report(config, task)))
-    golden = GOLDEN / f"{name}.txt"
-    if not golden.exists():
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text, encoding="utf-8")
-        pytest.fail(f"{golden.name} was missing and is written now; read it, and run again")
-    assert text == golden.read_text(encoding="utf-8")
+    config, task = (
+        make_set_config(method, **few_rows(method, settings)),
+        make_set_task(tmp_path, allow_none=settings.get("allow_none", True)),
+    )
+    sent, golden = sent_and_golden(config, task, GOLDEN / f"{name}.txt")
+    assert sent == golden
 
 
 def test_every_template_is_in_a_golden_file() -> None:
-    templates = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.jinja") if path.parent.name != "shared"}
-    shown = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r"^## turn .*: (\S+)@", path.read_text(encoding="utf-8"), re.M)}
-    assert shown == templates - {"labelling/code"}  # soft labels are of tasks with one
+    assert shown_templates(GOLDEN) == templates() - {"labelling/code"}  # soft labels are of tasks with one
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SHOWN)

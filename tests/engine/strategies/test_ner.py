@@ -28,7 +28,6 @@ from engine.records import (
     Timings,
     Usage,
 )
-from engine.rehearsal import as_text, make_up_report, rehearse
 from engine.reports import MinedRow
 from engine.rundir import RunDir
 from engine.store import connect, read_samples
@@ -37,7 +36,9 @@ from engine.strategies.focus import Focus, choose_focuses, resting
 from engine.strategies.forms import form_of
 from engine.teacher.panel import Panel
 from engine.testing.teacher import ScriptedTeacher, write_rows
-from prompts import FOLDER, PromptLibrary
+from prompts import PromptLibrary
+from tests.engine.strategies import golden_files
+from tests.engine.strategies.golden_files import few_rows, sent_and_golden, shown_templates, templates
 from tests.engine.strategies.schooling import HELD_OUT, TAUGHT, teach
 from tests.engine.strategies.tagging import TYPES, make_ner_config, make_ner_task, report_on_spans
 
@@ -167,7 +168,7 @@ async def test_several_teachers_vote_on_all_entities_of_a_text_together(tmp_path
 
 # The prompts.
 
-GOLDEN = Path(__file__).parent / "golden" / "ner"
+GOLDEN = golden_files.GOLDEN / "ner"
 SHOWN: dict[str, tuple[str, Marking, dict[str, Any]]] = {
     **{name: (name, "inline", {}) for name in METHODS},
     "pgkd_json": ("pgkd", "json", {}),
@@ -180,21 +181,11 @@ SHOWN: dict[str, tuple[str, Marking, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SHOWN)
 def test_prompts_are_word_for_word_the_golden_ones(tmp_path: Path, name: str) -> None:
     method, marking, settings = SHOWN[name]
-    rows: dict[str, Any] = {"rows_per_round": 12, "rows_per_call": 1 if method == "pool" else 4} | settings
-    rows |= dict.fromkeys(("right", "wrong", "hard", "examples"), 2) if method in ("pgkd", "hybrid") else {}
-    config, task = make_ner_config(method, marking, **rows), make_ner_task(tmp_path, marking)
-    text = as_text(rehearse(config, task, make_up_report(config, task)))
-    golden = GOLDEN / f"{name}.txt"
-    if not golden.exists():
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text, encoding="utf-8")
-        pytest.fail(f"{golden.name} was missing and is written now; read it, and run again")
-    assert text == golden.read_text(encoding="utf-8")
+    config, task = make_ner_config(method, marking, **few_rows(method, settings)), make_ner_task(tmp_path, marking)
+    sent, golden = sent_and_golden(config, task, GOLDEN / f"{name}.txt")
+    assert sent == golden
 
 
 def test_every_template_is_in_a_golden_file() -> None:
-    files = [path for path in FOLDER.glob("ner/*/*.jinja") if path.parent.name != "shared"]
-    templates = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in files}
-    shown = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r"^## turn .*: (\S+)@", path.read_text(encoding="utf-8"), re.M)}
-    assert shown == templates
+    assert shown_templates(GOLDEN) == templates("ner/*/*.jinja")
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SHOWN)

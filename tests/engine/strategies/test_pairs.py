@@ -15,12 +15,12 @@ import pytest
 
 from engine.progress import Silent
 from engine.records import RejectionReason, Request, RowCounts, content_of
-from engine.rehearsal import as_text, make_up_report, rehearse
 from engine.rundir import RunDir
 from engine.store import connect, read_samples
 from engine.strategies.forms import form_of
 from engine.testing.teacher import ScriptedTeacher, answer, write_rows
-from prompts import FOLDER
+from tests.engine.strategies import golden_files
+from tests.engine.strategies.golden_files import few_rows, sent_and_golden, shown_templates, templates
 from tests.engine.strategies.pairs import make_pair_config, make_pair_task, report_on_pairs
 from tests.engine.strategies.schooling import HELD_OUT, LABELS, TAUGHT, generating, teach
 
@@ -137,7 +137,7 @@ async def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 # The prompts.
 
-GOLDEN = Path(__file__).parent / "golden" / "pair"
+GOLDEN = golden_files.GOLDEN / "pair"
 SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS if name != "eda"},
     "hybrid_with_labels": ("hybrid", {"labelling": "none", "lengths": (), "styles": ()}),
@@ -149,20 +149,11 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SHOWN)
 def test_prompts_are_word_for_word_the_golden_ones(tmp_path: Path, name: str) -> None:
     method, settings = SHOWN[name]
-    rows: dict[str, Any] = {"rows_per_round": 12, "rows_per_call": 1 if method == "pool" else 4} | settings
-    rows |= dict.fromkeys(("right", "wrong", "hard", "examples"), 2) if method in ("pgkd", "hybrid") else {}
-    config, task = make_pair_config(method, **rows), make_pair_task(tmp_path)
-    text = as_text(rehearse(config, task, make_up_report(config, task)))
-    golden = GOLDEN / f"{name}.txt"
-    if not golden.exists():
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text, encoding="utf-8")
-        pytest.fail(f"{golden.name} was missing and is written now; read it, and run again")
-    assert text == golden.read_text(encoding="utf-8")
+    config, task = make_pair_config(method, **few_rows(method, settings)), make_pair_task(tmp_path)
+    sent, golden = sent_and_golden(config, task, GOLDEN / f"{name}.txt")
+    assert sent == golden
 
 
 def test_every_template_is_in_a_golden_file() -> None:
-    templates = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.jinja") if path.parent.name != "shared"}
-    shown = {name for path in GOLDEN.glob("*.txt") for name in re.findall(r"^## turn .*: (\S+)@", path.read_text(encoding="utf-8"), re.M)}
-    assert shown == templates
+    assert shown_templates(GOLDEN) == templates()
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SHOWN)
