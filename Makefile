@@ -80,7 +80,7 @@ bench-cost: .venv/ready ## teacher without a student beside the student: time, m
 bench-dashboard: .venv/ready ## what watching costs a run
 	$(BIN)/python -m benchmarks.dashboard
 
-bench-loop: .venv/ready ## what it is worth that the teacher writes while the student learns (a quarter of an hour)
+bench-loop: .venv/ready ## what it is worth that the teacher writes while the student learns (half an hour)
 	$(BIN)/python -m benchmarks.loop
 
 methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour or more on 2 quiet cores; resumes)

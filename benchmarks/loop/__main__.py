@@ -9,13 +9,15 @@ The quickstart's task and teacher on the real vLLM, with as many rounds and rows
     overlapped  at once, each on its half
 
 `wall_ratio` is overlapped to own cores, by the median over the seeds of the loop's time (`benchmarks.loop.spans`);
-`wall_ratio_all_cores` is overlapped to all cores, which is what a user of this machine gets. The student's epochs are chosen by a first
-short run so that learning a round takes about as long as writing it on half of the cores; the shares stand beside the figures.
+`wall_ratio_all_cores` is overlapped to all cores, which is what a user of this machine gets. First short runs choose the student's epochs
+so that learning a round takes about as long as writing it on half of the cores. The shipped teacher is smaller than its student: where it
+writes a round faster than one epoch of it is learned, its server gets a smaller batch (`teacher.max_num_seqs`), in which it computes as
+long as a larger teacher would. The shares stand beside the figures.
 `update = "incremental"`, so that learning several rounds at once saves nothing by itself: what is saved is saved by working at
 the same time.
 
 `teacher_idle_share` is measured with a scripted server that writes at a fixed speed and a student of a fixed duration
-(`benchmarks.loop.idle`). Alone on two cores without a GPU all of it takes about a quarter of an hour. Runs stay in `runs/bench-loop-*`, and
+(`benchmarks.loop.idle`). Alone on two cores without a GPU all of it takes about half an hour. Runs stay in `runs/bench-loop-*`, and
 one that was stopped is gone on with.
 """
 
@@ -27,6 +29,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,12 +50,15 @@ MODES: dict[str, dict[str, Any]] = {
     "all cores": {"loop.max_staleness": 0},
     "overlapped": {"loop.max_staleness": 1},
 }
-FIRST_EPOCHS = 4
+BATCHES = (None, 16, 8, 4)
+"""Most replies that the teacher writes at once, from the fastest teacher to the slowest; None is as the quickstart has it."""
+SIMILAR = 0.8
+"""Writing takes at least this part of the time of learning."""
 WALL_RATIO, IDLE_SHARE = 0.67, 0.05
 """At most."""
 
 
-def run_once(name: str, seed: int, mode: str, rounds: int, rows: int, epochs: int) -> dict[str, Any]:
+def run_once(name: str, seed: int, mode: str, rounds: int, rows: int, epochs: int, batch: int | None) -> dict[str, Any]:
     """The figures of one run."""
     out = ROOT / "runs" / f"bench-loop-{name}"
     settings = {
@@ -66,6 +72,8 @@ def run_once(name: str, seed: int, mode: str, rounds: int, rows: int, epochs: in
         "student.patience": epochs,
         "student.min_steps": 0,
     }
+    if batch is not None:
+        settings["teacher.max_num_seqs"] = batch
     command = [sys.executable, "-m", "engine.cli", "run", str(CONFIG), "--out", str(out), "--seed", str(seed), "--json"]
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
@@ -84,10 +92,18 @@ def run_once(name: str, seed: int, mode: str, rounds: int, rows: int, epochs: in
     }
 
 
-def choose_epochs(rows: int) -> tuple[int, dict[str, Any]]:
-    """So many that a round is learned in the time in which it is written."""
-    found = run_once(f"calibration-{rows}", 1, "own cores", 3, rows, FIRST_EPOCHS)
-    return max(1, round(FIRST_EPOCHS * found["generation_s"] / found["waiting_s"])), found
+def balance(rows: int, batches: Sequence[int | None] = BATCHES) -> tuple[int, int | None, list[dict[str, Any]]]:
+    """Epochs of the student and batch of the teacher with which a round is learned in about the time in which it is written, and what was
+    found on the way.
+    """
+    tried: list[dict[str, Any]] = []
+    for batch in batches:
+        found = run_once(f"calibration-{rows}-{batch}", 1, "own cores", 3, rows, 1, batch)
+        tried.append({"batch": batch, **found})
+        written_for_learned = found["generation_s"] / found["waiting_s"]
+        if written_for_learned >= SIMILAR:
+            return max(1, round(written_for_learned)), batch, tried
+    return 1, batches[-1], tried
 
 
 def median_ratio(runs: list[dict[str, Any]], one: str, other: str) -> float:
@@ -119,8 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="none measures the idle share alone")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--rows", type=int, default=128, help="of a round")
-    parser.add_argument("--epochs", type=int, help="of the student; chosen by a first run if not given")
+    parser.add_argument("--rows", type=int, default=256, help="of a round")
+    parser.add_argument("--epochs", type=int, help="of the student; with the teacher's batch chosen by first runs if not given")
+    parser.add_argument("--batch", type=int, help="of the teacher, beside --epochs")
     parser.add_argument("--idle-rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "loop.json")
     options = parser.parse_args()
@@ -131,13 +148,13 @@ def main() -> None:
     result: dict[str, Any] = {"machine": describe_machine(), "teacher_idle_share": idle_share, "idle": idle}
     result["is_within"] = {"teacher_idle_share": idle_share <= IDLE_SHARE}
     if options.seeds:
-        epochs, calibration = (options.epochs, None) if options.epochs else choose_epochs(options.rows)
-        console.print(f"{epochs} epochs")
+        epochs, batch, calibration = (options.epochs, options.batch, []) if options.epochs else balance(options.rows)
+        console.print(f"epochs: {epochs}; replies at once: {batch or 'as many as come'}")
         runs: list[dict[str, Any]] = []
         for seed in options.seeds:
             for mode in MODES:
-                name = f"{mode.replace(' ', '-')}-{options.rounds}-{options.rows}-{epochs}-{seed}"
-                runs.append(run_once(name, seed, mode, options.rounds, options.rows, epochs))
+                name = f"{mode.replace(' ', '-')}-{options.rounds}-{options.rows}-{epochs}-{batch}-{seed}"
+                runs.append(run_once(name, seed, mode, options.rounds, options.rows, epochs, batch))
                 console.print(f"seed {seed}, {mode}: {runs[-1]['loop_s']:.1f} s, macro F1 {runs[-1]['macro_f1']:.3f}")
         shares = {mode: statistics.median(run["generation_s"] / run["loop_s"] for run in runs if run["mode"] == mode) for mode in MODES}
         wall_ratio = median_ratio(runs, "overlapped", "own cores")
@@ -149,6 +166,7 @@ def main() -> None:
             "rounds": options.rounds,
             "rows_per_round": options.rows,
             "epochs": epochs,
+            "batch": batch,
             "calibration": calibration,
             "wall_ratio": wall_ratio,
             "wall_ratio_all_cores": median_ratio(runs, "overlapped", "all cores"),

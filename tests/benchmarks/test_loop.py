@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.loop import __main__ as benchmark
 from benchmarks.loop import idle
-from benchmarks.loop.__main__ import CONFIG, f1_difference, median_ratio
+from benchmarks.loop.__main__ import CONFIG, balance, f1_difference, median_ratio
 from benchmarks.loop.spans import idle_s
 from engine.rundir import RunDir
 from engine.store import read_rounds
@@ -31,6 +32,29 @@ def test_modes_are_compared_seed_by_seed() -> None:
     assert difference["by_seed"] == pytest.approx([-0.01, 0.01, 0.01])
     assert difference["low"] < difference["mean"] < difference["high"]
     assert difference["is_within_noise"]
+
+
+@pytest.mark.parametrize(
+    ("written_s", "expected"),
+    [
+        ({None: 90.0}, (3, None)),
+        ({None: 25.0}, (1, None)),
+        ({None: 10.0, 16: 15.0, 8: 29.0}, (1, 8)),
+        ({None: 1.0, 16: 2.0, 8: 3.0, 4: 4.0}, (1, 4)),
+    ],
+    ids=["a slow teacher gets more epochs", "as they are", "a fast teacher is slowed down", "as far as that goes"],
+)
+def test_learning_and_writing_are_made_to_take_similar_time(
+    monkeypatch: pytest.MonkeyPatch, written_s: dict[int | None, float], expected: tuple[int, int | None]
+) -> None:
+    def run_once(name: str, seed: int, mode: str, rounds: int, rows: int, epochs: int, batch: int | None) -> dict[str, Any]:
+        assert (mode, epochs) == ("own cores", 1)
+        return {"generation_s": written_s[batch], "waiting_s": 30.0}
+
+    monkeypatch.setattr(benchmark, "run_once", run_once)
+    epochs, batch, tried = balance(256)
+    assert (epochs, batch) == expected
+    assert [found["batch"] for found in tried] == [*written_s]
 
 
 def test_the_loop_runs_with_a_scripted_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
