@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from engine import bulk
 from engine.bulk import BulkSummary, Quotas, allot, generate_rows, reason_to_stop, shares
 from engine.cli import app
-from engine.config import RunConfig
+from engine.config import AttrpromptConfig, RunConfig, ZerogenConfig
 from engine.errors import UserError
 from engine.export import export
 from engine.progress import Silent
@@ -29,7 +29,6 @@ from engine.rundir import RunDir
 from engine.solo import NO_REPORT
 from engine.store import read_rounds, read_samples
 from engine.strategies import make_strategy
-from engine.strategy_config import AttrpromptConfig, ZerogenConfig
 from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
