@@ -32,7 +32,7 @@ from engine.strategies import make_strategy
 from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
-from tests.engine.test_loop import make_config as make_run_config
+from tests.engine.scripted_runs import make_config as make_run_config
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -25,7 +25,7 @@ from engine.task.task import find_pool
 from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
-from tests.engine.test_loop import make_config as make_run_config
+from tests.engine.scripted_runs import make_config as make_run_config
 
 ODD = ("", "  ", "twice the same", "twice the same", " padded ", "x" * 3000, 'comma, "quote"\nnewline', "caf\u00e9 \U0001f600")
 

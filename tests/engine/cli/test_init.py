@@ -26,7 +26,7 @@ from engine.task.row_split import MOST_HELD_OUT, split_rows
 from engine.task.task import load_task, read_examples
 from engine.task.task_file import TaskDraft, key_notes, render_task_file
 from engine.testing.server import ScriptedServer
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 
 HOSTILE = ('say "no"', "two\nlines", "[[task.labels]]", "caf\u00e9 \u202e#", "back\\slash = 1")
 
