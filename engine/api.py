@@ -19,7 +19,18 @@ import uvloop
 from rich.console import Console
 
 from engine.bulk import BulkSummary, check_method, generate_rows
-from engine.config import DataConfig, LabelConfig, RunConfig, StudentConfig, TaskConfig, TeacherConfig, change_config, load_config
+from engine.config import (
+    DataConfig,
+    LabelConfig,
+    PgkdConfig,
+    RunConfig,
+    StrategyConfig,
+    StudentConfig,
+    TaskConfig,
+    TeacherConfig,
+    change_config,
+    load_config,
+)
 from engine.errors import UserError
 from engine.labels.label_codes import label_codes
 from engine.loop import run_loop
@@ -32,7 +43,6 @@ from engine.runs.manifest import ignore
 from engine.runs.purpose import refuse_other_purpose
 from engine.runs.summary import Summary
 from engine.server.launch import check_model, choose_port
-from engine.strategy_config import PgkdConfig, StrategyConfig
 from engine.student_process import WORKER
 from engine.task.task import load_task
 from engine.teacher.discovery import find_models

@@ -23,9 +23,8 @@ from typer.core import TyperGroup
 
 from engine.cli import app
 from engine.cli.helping import Commands, describe, explain, grouped
-from engine.config import RunConfig
+from engine.config import METHODS, RunConfig
 from engine.store import SCHEMAS
-from engine.strategy_config import METHODS
 from engine.task.task_file import key_notes, render_value
 
 FOLDER = Path("docs/reference")

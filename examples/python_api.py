@@ -15,9 +15,9 @@ from pathlib import Path
 
 import engine
 import student
+from engine.config import HybridConfig, ZerogenConfig
 from engine.records import RoundRecord
 from engine.reports import WeaknessReport
-from engine.strategy_config import HybridConfig, ZerogenConfig
 
 ENDPOINT, MODEL = "http://127.0.0.1:8000/v1", "Qwen3-8B"
 FOLDER = Path("runs/api")

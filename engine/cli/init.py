@@ -18,11 +18,10 @@ from engine.api import check_teacher
 from engine.cli.interview import Interview
 from engine.cli.shell import Json, note, output, print_json
 from engine.cli.teach import check_student
-from engine.config import UNFIT, StudentConfig, TeacherConfig, load_config, resolve_model
+from engine.config import METHODS, UNFIT, StudentConfig, TeacherConfig, load_config, resolve_model
 from engine.errors import UserError
 from engine.records import Example, Label, TaskKind
 from engine.rundir import write_atomically
-from engine.strategy_config import METHODS
 from engine.task.column_guess import Guess, guess_columns
 from engine.task.label_set_files import LabelSetColumns, read_label_names, read_set_examples
 from engine.task.row_split import PartName, scarce_labels, split_rows

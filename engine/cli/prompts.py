@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.shell import Json, Settings, note, parse_settings, print_json
-from engine.config import RunConfig, load_config
+from engine.config import METHODS, RunConfig, load_config
 from engine.errors import UserError
 from engine.rehearsal import as_text, make_up_report, rehearse
 from engine.reports import WeaknessReport
 from engine.rundir import read_json
-from engine.strategy_config import METHODS
 from engine.task.task import load_task
 from engine.variants import DEFAULT
 from engine.views.display import inert

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
+from engine.config import AttrpromptConfig
 from engine.parsing import parse_strings
 from engine.prompting import Prompter, strings_schema
 from engine.records import Assignment, TaskSpec
@@ -18,7 +19,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign_by_class
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import AttrpromptConfig
 
 VALUES = "attrprompt/values"
 WRITE = "attrprompt/write"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from engine.config import AuggptConfig
 from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
@@ -11,7 +12,6 @@ from engine.strategies.forms import focus_labels, form_of
 from engine.strategies.planning import Turns, assign, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import AuggptConfig
 
 TEMPLATE = "auggpt/rephrase"
 

@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from engine.config import EdaConfig
 from engine.prompting import Prompt, Prompter
 from engine.records import Assignment, Example, Message, TaskSpec, hash_messages
 from engine.reports import WeaknessReport
@@ -20,7 +21,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import Turns, assign, num_requests
 from engine.strategies.strategy import Ask, Written
 from engine.strategies.text_labeller import as_shown
-from engine.strategy_config import EdaConfig
 from engine.text import Content, parts, readable, whole
 
 NAME = "eda/vary@1"

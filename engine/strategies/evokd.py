@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from engine.config import AuggptConfig, EvokdConfig, UnguidedConfig
 from engine.prompting import Prompt, Prompter, strings_schema
 from engine.records import Assignment, Completion, TaskSpec
 from engine.reports import WeaknessReport
@@ -22,7 +23,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, num_requests
 from engine.strategies.strategy import Answer, Ask, Strategy, Written
 from engine.strategies.unguided import Unguided
-from engine.strategy_config import AuggptConfig, EvokdConfig, UnguidedConfig
 
 ANALYSE = "evokd/analyse"
 WRITE = "evokd/write"

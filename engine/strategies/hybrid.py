@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.config import HybridConfig
 from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
@@ -23,7 +24,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, feedback_blocks, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import HybridConfig
 
 TEMPLATE = "hybrid/write"
 

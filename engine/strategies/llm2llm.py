@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
+from engine.config import Llm2llmConfig
 from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import MinedRow, WeaknessReport
@@ -15,7 +16,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import Llm2llmConfig
 
 TEMPLATE = "llm2llm/variants"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
+from engine.config import PoolConfig
 from engine.errors import UserError
 from engine.gates.gates import comparable
 from engine.prompting import Prompter
@@ -18,7 +19,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, num_requests
 from engine.strategies.strategy import Ask, Written
 from engine.strategies.text_labeller import real_candidate
-from engine.strategy_config import PoolConfig
 from engine.task.task import draw_texts
 from engine.text import Content, parts
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from engine.config import SeedOnlyConfig
 from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import SeedOnlyConfig
 
 
 class SeedOnly:

@@ -1,7 +1,7 @@
 """What a method of teaching is: it plans a round's work from the student's report, and carries out each piece with `ask`.
 
 A method with several dependent turns is straight code with awaits (`analysis = await ask(...)`, `texts = await ask(...)`): permits,
-retries, journal and replay live behind `ask`. A new method is one file with a class like this, a section in `engine.strategy_config`, and
+retries, journal and replay live behind `ask`. A new method is one file with a class like this, a section in `engine.config.strategy`, and
 one line in `engine.strategies.STRATEGIES`.
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.config import UnguidedConfig
 from engine.prompting import Prompter
 from engine.records import Assignment, TaskSpec
 from engine.reports import WeaknessReport
@@ -16,7 +17,6 @@ from engine.strategies.forms import form_of
 from engine.strategies.planning import assign, draw_examples, has_focus, num_requests
 from engine.strategies.rendering import RoundPrompts
 from engine.strategies.strategy import Ask, Written
-from engine.strategy_config import UnguidedConfig
 
 TEMPLATE = "unguided/generate"
 

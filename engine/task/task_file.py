@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.config import (
+    METHODS,
     DataConfig,
     EngineConfig,
     GatesConfig,
@@ -30,7 +31,6 @@ from engine.config import (
     TeacherConfig,
 )
 from engine.records import Label, TaskKind
-from engine.strategy_config import METHODS
 from engine.text import readable
 
 _WIDTH = 110

@@ -14,11 +14,11 @@ from typing import Any
 
 from lessons import Ask, Chats, LessonMaker, MarkedRow
 
+from engine.config import HybridConfig
 from engine.labels.label_codes import label_codes
 from engine.records import Example
 from engine.reports import MinedRow
 from engine.strategies.attributes import draw_profiles
-from engine.strategy_config import HybridConfig
 
 TOP_LOGPROBS = 20
 NEIGHBOURS = 12

@@ -21,7 +21,7 @@ from engine.cli import app
 from engine.config import load_config, restore_config
 from engine.loop import run_loop
 from tests.docs.pages import PAGES, REPOSITORY, Block, anchors, blocks, links
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 from tests.scripted_server import scripted_endpoint
 
 SERVER = "http://gpu-box:8000/v1"

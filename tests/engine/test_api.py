@@ -22,7 +22,7 @@ from engine.errors import ServerError, UserError
 from engine.progress import Silent
 from examples import python_api
 from tests.engine.builders import make_task
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 from tests.scripted_server import scripted_endpoint
 
 

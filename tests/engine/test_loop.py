@@ -1,13 +1,11 @@
 import asyncio
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from engine.config import BudgetConfig, DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
+from engine.config import BudgetConfig, RunConfig
 from engine.errors import ServerError, StudentError, UserError
-from engine.loop import run_loop
 from engine.progress import Silent
 from engine.records import RoundRecord, RowCounts
 from engine.rundir import RunDir, read_json
@@ -16,35 +14,12 @@ from engine.runs.summary import Summary
 from engine.store import connect, read_rounds, read_samples
 from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
-from tests.engine.builders import LABELS, make_task
-
-FAKE_STUDENT = (sys.executable, str(Path(__file__).with_name("fake_student.py")))
+from tests.engine.scripted_runs import make_config, run_once
 
 
 @pytest.fixture(autouse=True)
 def retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "BACKOFF_S", 0.01)
-
-
-def make_config(endpoint: str, *, rounds: int = 2, rows_per_round: int = 12, attempts: int = 3, concurrency: int | None = 4) -> RunConfig:
-    nowhere = Path("unused.jsonl")
-    return RunConfig(
-        name="test",
-        seed=3,
-        task=TaskConfig(
-            domain="messages",
-            labels=tuple(LabelConfig(name=label) for label in LABELS),
-            data=DataConfig(seed=nowhere, validation=nowhere, test=nowhere),
-        ),
-        teacher=TeacherConfig(model="scripted", endpoint=endpoint),
-        gates=GatesConfig(near_duplicates=False),  # what the scripted server writes is alike
-        strategy=PgkdConfig(rounds=rounds, rows_per_round=rows_per_round, rows_per_call=4),
-        engine=EngineConfig(attempts=attempts, concurrency=concurrency, server_patience_s=0.2),
-    )
-
-
-async def run_once(config: RunConfig, root: Path, *student_options: str, progress: Silent | None = None) -> Summary:
-    return await run_loop(config, make_task(), RunDir(root), progress or Silent(), (*FAKE_STUDENT, *student_options))
 
 
 def count_rows(root: Path, table: str) -> int:

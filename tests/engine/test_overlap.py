@@ -21,7 +21,7 @@ from engine.stopping.turns import Asking
 from engine.store import connect, read_rounds, read_samples
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import make_report, make_task
-from tests.engine.test_loop import make_config, run_once
+from tests.engine.scripted_runs import make_config, run_once
 
 ROWS = 12
 

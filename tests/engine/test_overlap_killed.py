@@ -18,7 +18,7 @@ from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
 from tests.engine.kills import Onlooker, assert_rows_carry_the_reports_of_their_rounds, see_through
 from tests.engine.reflux_process import reflux_process
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 
 CALLS = 4
 """In a round, of three rows each."""

@@ -14,19 +14,18 @@ from typer.testing import CliRunner
 
 from engine import pool_labels
 from engine.cli import app
-from engine.config import LabellingConfig, RunConfig
+from engine.config import LabellingConfig, PoolConfig, RunConfig
 from engine.errors import UserError
 from engine.pool_labels import PLACE, PoolSummary, label_pool
 from engine.progress import Silent
 from engine.records import RowCounts
 from engine.rundir import RunDir
 from engine.store import read_rounds
-from engine.strategy_config import PoolConfig
 from engine.task.task import find_pool
 from engine.teacher import batcher
 from engine.testing.server import ScriptedServer
 from tests.engine.builders import LABELS, make_task
-from tests.engine.test_loop import make_config as make_run_config
+from tests.engine.scripted_runs import make_config as make_run_config
 
 ODD = ("", "  ", "twice the same", "twice the same", " padded ", "x" * 3000, 'comma, "quote"\nnewline', "caf\u00e9 \U0001f600")
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, Field
 
-from engine.config import RunConfig
+from engine.config import METHODS, RunConfig
 from engine.reference import FOLDER, _kind, outdated, pages, write  # pyright: ignore[reportPrivateUsage]
 from engine.store import SCHEMAS
-from engine.strategy_config import METHODS
 
 REPOSITORY = Path(__file__).parents[2]
 

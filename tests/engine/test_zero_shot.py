@@ -6,8 +6,8 @@ from engine.errors import UserError
 from engine.progress import Silent
 from engine.testing.server import ScriptedServer
 from engine.zero_shot import open_zero_shot
+from tests.engine.soft_runs import Seen, make_run, make_task
 from tests.engine.strategies.tagging import make_ner_config, make_ner_task
-from tests.engine.test_soft_runs import Seen, make_run, make_task
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -42,8 +42,8 @@ from student.trainer import train
 from student.worker import work
 from tests.student.builders import LABELS, finish, make_run, make_tokenizer
 from tests.student.kills import killed_at
+from tests.student.outcomes import reports, weights
 from tests.student.set_builders import complete_set_round, make_set_run_config, make_sets, write_sets
-from tests.student.test_worker import reports, weights
 
 SETTINGS: dict[str, Any] = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 4, "min_steps": 12}
 ROUNDS = {1: make_sets(24, 30), 2: make_sets(24, 60)}

@@ -17,6 +17,8 @@ from engine.rundir import RunDir, read_json
 from engine.store import read_samples
 from student.backends import load_predictor
 from student.export import export_student
+from student.hardware import choose_hardware
+from student.predictor import Predictor
 from tests.scripted_server import scripted_endpoint
 from tests.student.builders import LABELS
 from tests.student.set_builders import make_sets
@@ -50,6 +52,6 @@ def test_a_task_with_several_labels_becomes_a_deployed_student(endpoint: str, en
     assert read_json(run.final_report, FinalReport).after.scores.num_rows == 16
     texts = [row.text for row in test]
     exported = export_student(run.final_student, tmp_path / "exported", ["onnx"], texts)
-    here, there = load_predictor(run.final_student, "torch"), load_predictor(Path(exported.folder), "onnx")
+    here, there = Predictor.load(run.final_student, choose_hardware("cpu", "float32")), load_predictor(Path(exported.folder), "onnx")
     assert np.allclose(here.predict_texts(texts).log_probabilities, there.predict_texts(texts).log_probabilities, atol=1e-3)
     assert there.kind == "multi_label"

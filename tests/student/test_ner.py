@@ -38,8 +38,8 @@ from student.trainer import train
 from student.worker import work
 from tests.student.builders import LABELS, finish, make_run, make_tokenizer
 from tests.student.kills import killed_at
+from tests.student.outcomes import reports, weights
 from tests.student.span_builders import complete_marked_round, make_marked, make_span_config, mark, write_marked
-from tests.student.test_worker import reports, weights
 
 SETTINGS: dict[str, Any] = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 2, "min_steps": 12}
 ROUNDS = {1: make_marked(12, 30), 2: make_marked(12, 50)}

@@ -43,8 +43,8 @@ from student.trainer import train
 from student.worker import work
 from tests.student.builders import finish, make_run, make_tokenizer
 from tests.student.kills import killed_at
+from tests.student.outcomes import reports, weights
 from tests.student.pair_builders import PAIR_LABELS, complete_pair_round, make_pair_run_config, make_pairs, write_pairs
-from tests.student.test_worker import reports, weights
 
 SETTINGS: dict[str, Any] = {"update": "incremental", "weights": "continue", "optimizer": "continue", "epochs": 16, "min_steps": 12}
 ROUNDS = {1: make_pairs(48, 30), 2: make_pairs(48, 90)}

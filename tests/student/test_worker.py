@@ -24,7 +24,7 @@ from engine.cli import app
 from engine.config import RunConfig, change_config
 from engine.errors import StoreError, UserError
 from engine.records import Finish, Rejection, RejectionReason
-from engine.reports import Audit, FinalReport, WeaknessReport
+from engine.reports import Audit, FinalReport
 from engine.rundir import RunDir, read_json, write_json
 from engine.runs.manifest import Manifest
 from engine.runs.summary import summarize
@@ -39,6 +39,7 @@ from student.trainer import Training
 from student.worker import derive_seed, work
 from tests.student.builders import LABELS, complete_round, finish, make_config, make_rows, make_run, make_sample, make_tokenizer
 from tests.student.kills import KilledError, killed_at
+from tests.student.outcomes import reports, weights
 
 ROUNDS = {1: make_rows(2, 10), 2: make_rows(3, 20), 3: make_rows(1, 30)}
 
@@ -49,17 +50,6 @@ def script(run: RunDir, rounds: int = 3, best_round: int = 2) -> RunDir:
         complete_round(run, round, ROUNDS[round])
     finish(run, best_round, rounds)
     return run
-
-
-def reports(run: RunDir) -> list[WeaknessReport]:
-    """As written, without how long it took."""
-    paths = sorted(run.reports.glob("[0-9]*.json"))
-    return [replace(read_json(path, WeaknessReport), train_s=0.0) for path in paths]
-
-
-def weights(run: RunDir) -> dict[str, bytes]:
-    """The optimizer's moments too, where they go on."""
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in run.student.glob("*/*.safetensors")}
 
 
 @pytest.fixture(scope="module")

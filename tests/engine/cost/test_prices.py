@@ -6,7 +6,7 @@ from engine.config import CostConfig, RunConfig, TeacherConfig, change_config
 from engine.cost import prices
 from engine.cost.prices import money_per_s, num_gpus, reserved_gpus
 from engine.errors import UserError
-from tests.engine.test_loop import make_config
+from tests.engine.scripted_runs import make_config
 
 
 def with_teachers(first: TeacherConfig, *others: TeacherConfig) -> RunConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import SamplingConfig
+from engine.config import EvokdConfig, SamplingConfig
 from engine.prompting import Prompt, Prompter
 from engine.records import (
     Assignment,
@@ -23,7 +23,6 @@ from engine.records import (
 from engine.reports import WeaknessReport
 from engine.strategies import Answer, Ask, Written
 from engine.strategies.evokd import Evokd
-from engine.strategy_config import EvokdConfig
 from prompts import PromptLibrary
 from tests.engine.strategies.schooling import LABELS, make_task, report_on
 

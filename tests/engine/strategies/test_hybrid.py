@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import SamplingConfig
+from engine.config import HybridConfig, SamplingConfig
 from engine.prompting import Prompter
 from engine.records import RejectionReason, TaskSpec
 from engine.reports import Confusion, Slice, WeaknessReport
 from engine.strategies.hybrid import SLICE_ATTRIBUTES, Hybrid
-from engine.strategy_config import HybridConfig
 from prompts import PromptLibrary
 from student.slices import Entity, Vocabulary, find_entity_slices, find_slices
 from tests.engine.builders import LABELS, make_report, make_task

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import RunConfig
+from engine.config import METHODS, RunConfig
 from engine.loop import run_loop
 from engine.progress import Silent
 from engine.prompting import LOCAL
@@ -18,7 +18,6 @@ from engine.runs.manifest import begin
 from engine.runs.summary import Summary
 from engine.store import connect, read_samples
 from engine.strategies import STRATEGIES
-from engine.strategy_config import METHODS
 from engine.testing.server import ScriptedServer
 from engine.testing.teacher import ScriptedTeacher, answer, write_rows
 from tests.engine import builders, fake_student

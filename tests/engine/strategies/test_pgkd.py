@@ -7,14 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from engine.config import SamplingConfig
+from engine.config import PgkdConfig, SamplingConfig
 from engine.prompting import Opening, Prompt, Prompter
 from engine.records import Completion, Failure, FailureReason, FinishReason, Outcome, Timings, Usage
 from engine.reports import Confusion
 from engine.strategies import Answer
 from engine.strategies.pgkd import Pgkd
 from engine.strategies.planning import draw_examples
-from engine.strategy_config import PgkdConfig
 from prompts import PromptLibrary
 from tests.engine.builders import LABELS, make_report, make_task
 

@@ -23,7 +23,7 @@ from engine.views.console import run_progress
 from engine.views.dashboard import Screen, screen
 from engine.watching import heartbeat
 from tests.engine.builders import make_task
-from tests.engine.test_loop import FAKE_STUDENT, make_config
+from tests.engine.scripted_runs import FAKE_STUDENT, make_config
 from tests.engine.views.dashboard.statuses import beating
 
 HIDE, SHOW, CLEAR = "\x1b[?25l", "\x1b[?25h", "\x1b[2J"

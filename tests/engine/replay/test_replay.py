@@ -42,7 +42,7 @@ from engine.testing.server import ScriptedServer
 from engine.testing.teacher import Reply, Script, ScriptedTeacher
 from tests.engine.asking import make_lane, refused
 from tests.engine.builders import LABELS, make_report, make_task
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 
 ROWS_A_CALL = 3
 

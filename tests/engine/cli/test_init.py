@@ -14,20 +14,19 @@ from typer.testing import CliRunner
 
 from engine.cli import app
 from engine.cli.interview import Interview
-from engine.config import load_config
+from engine.config import METHODS, load_config
 from engine.errors import ServerError, UserError
 from engine.gates.gates import comparable
 from engine.loop import run_loop
 from engine.progress import Silent
 from engine.records import Example, Label
 from engine.rundir import RunDir
-from engine.strategy_config import METHODS
 from engine.task.column_guess import guess_columns
 from engine.task.row_split import MOST_HELD_OUT, split_rows
 from engine.task.task import load_task, read_examples
 from engine.task.task_file import TaskDraft, key_notes, render_task_file
 from engine.testing.server import ScriptedServer
-from tests.engine.test_loop import FAKE_STUDENT
+from tests.engine.scripted_runs import FAKE_STUDENT
 
 HOSTILE = ('say "no"', "two\nlines", "[[task.labels]]", "caf\u00e9 \u202e#", "back\\slash = 1")
 

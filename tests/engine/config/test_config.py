@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import RunConfig, dump_config, load_config, restore_config
+from engine.config import METHODS, PgkdConfig, RunConfig, dump_config, load_config, restore_config
 from engine.errors import UserError
-from engine.strategy_config import METHODS, PgkdConfig
 
 MINIMAL = """
 name = "demo"

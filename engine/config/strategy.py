@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
+
+from engine.config.section import Section
 
 Mining: TypeAlias = Literal["out_of_fold", "train", "held_out", "none"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
+class _Strategy(Section):
     is_judged_by_last_round: ClassVar[bool] = False
     """Whether out of fold only the rows of the last round are mined, and not also earlier ones where it has few of a kind."""
 
 
-class _Method(_Section):
+class _Method(_Strategy):
     rounds: int = Field(default=10, ge=1)
     """At most this many rounds; `patience`, `[budget]` and `[stop]` may end the run before."""
     patience: int | None = Field(default=5, ge=1)
@@ -196,7 +196,7 @@ class PoolConfig(_Unsighted):
     """Texts labelled in one request."""
 
 
-class SeedOnlyConfig(_Section):
+class SeedOnlyConfig(_Strategy):
     """No teacher rows at all: what the seed alone is worth."""
 
     type: Literal["seed_only"] = "seed_only"
@@ -210,7 +210,7 @@ class SeedOnlyConfig(_Section):
     hard: ClassVar[int] = 0
 
 
-METHODS: dict[str, type[_Section]] = {
+METHODS: dict[str, type[_Strategy]] = {
     str(section.model_fields["type"].default): section
     for section in (
         PgkdConfig,
