@@ -213,11 +213,10 @@ def train_hugging_face(cell: Cell, task: TaskSpec, hardware: Hardware) -> float:
         with mock.patch("builtins.print"):  # its evaluation dictionaries, one an epoch
             trainer.train()
             model.load_state_dict(keeper.weights)
-            logits = np.asarray(trainer.predict(Listed(sets["test"])).predictions)
-    guesses = logits.argmax(axis=-1)
-    if marks_spans:
-        return _span_f1([row["labels"] for row in sets["test"]], guesses, names)
-    return macro_f1([row["labels"] for row in sets["test"]], guesses, range(len(names)))
+            answer = trainer.predict(Listed(sets["test"]))
+    # It predicts rows of like length together, too: only its own labels are in the order of its predictions.
+    guesses, truth = np.asarray(answer.predictions).argmax(axis=-1), np.asarray(answer.label_ids)
+    return _span_f1(truth, guesses, names) if marks_spans else macro_f1(truth, guesses, range(len(names)))
 
 
 def _keep_best(model: Any) -> Any:
@@ -270,12 +269,12 @@ def word_tags(row: Example) -> list[str]:
     return tags
 
 
-def macro_f1(truth: Sequence[Any], guesses: Sequence[Any], labels: Sequence[int]) -> float:
+def macro_f1(truth: Any, guesses: Any, labels: Sequence[int]) -> float:
     score: Any = f1_score
     return float(score(truth, guesses, labels=labels, average="macro", zero_division=0))
 
 
-def _span_f1(truth: Sequence[Any], guesses: Sequence[Any], names: Sequence[str]) -> float:
+def _span_f1(truth: Any, guesses: Any, names: Sequence[str]) -> float:
     is_asked = [np.asarray(row) != IGNORED for row in truth]
     wanted = [[names[tag] for tag in np.asarray(row)[asked]] for row, asked in zip(truth, is_asked, strict=True)]
     said = [[names[tag] for tag in row[: len(asked)][asked]] for row, asked in zip(guesses, is_asked, strict=True)]

@@ -128,7 +128,7 @@ def tokens_per_row(sheet: Sheet, rounds: Sequence[RoundRecord]) -> Plot | None:
         axes.plot([record.round for record in costed], prices, "o-", color=SERIES[1])
         axes.set(xlabel="round", ylabel="tokens per accepted row", ylim=(0, max(prices) * 1.1 or 1))
         axes.yaxis.set_major_formatter(FuncFormatter(tick))
-        whole_numbers(axes)
+        whole_numbers(axes.xaxis)
     ends = [f"{price:,.0f} in round {record.round}" for price, record in ((prices[0], costed[0]), (prices[-1], costed[-1]))]
     words = f"Teacher tokens per accepted row: {ends[0]}, {ends[1]}."
     return Plot("Tokens per accepted row", "Prompt and output tokens of a round, by the rows that it brought.", sheet.draw(figure, words))
@@ -152,7 +152,9 @@ def _stacked(
         axes.set(xlabel="round", ylabel=unit, ylim=(0, below.max() * 1.05 or 1))
         axes.yaxis.set_major_formatter(FuncFormatter(tick))
         axes.grid(visible=False, axis="x")
-        whole_numbers(axes)
+        whole_numbers(axes.xaxis)
+        if all(float(value).is_integer() for values in layers.values() for value in values):
+            whole_numbers(axes.yaxis)
         legend(figure, axes, legend_columns)
     return sheet.draw(figure, words)
 

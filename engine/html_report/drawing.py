@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -44,8 +45,8 @@ def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.4, columnspacing=1.2, borderpad=0)
 
 
-def whole_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+def whole_numbers(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
 
 
 def tick(value: float, _place: int) -> str:

@@ -38,7 +38,7 @@ def score_by_round(sheet: Sheet, figures: RunFigures) -> Plot:
                 axes.errorbar([side.round], [score], yerr=error, fmt="D", color=SERIES[1], capsize=3, markersize=6, label=label)
             legend(figure, axes)
         axes.set(xlabel="round", ylabel="macro F1", ylim=_score_range(figures))
-        whole_numbers(axes)
+        whole_numbers(axes.xaxis)
     caption = (
         "The band is the 95 % interval: where the score would lie in 95 of 100 draws of as many rows. Test rows are read once, at the end."
     )

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import benchmarks.real_data
-from benchmarks.real_data import Cell, Recipe, main, read_cells, summarise, word_tags
+from benchmarks.data_sets import load
+from benchmarks.real_data import Cell, Recipe, main, read_cells, summarise, train_hugging_face, word_tags
 from engine.records import Example, Span
+from student.hardware import choose_hardware
 from tests.student.builders import make_encoder, make_rows
 
 
@@ -53,6 +55,15 @@ def test_both_sides_are_trained_and_what_is_done_stays(data: Path, tmp_path: Pat
     again = json.loads(out.read_text())
     assert again["table"] == content["table"][:2]
     assert again["to_do"] == ["places, 1 a class, seed 1, ours", "places, 1 a class, seed 1, hf_trainer"]
+
+
+@pytest.mark.parametrize("name", ["things", "places"])
+def test_the_trainers_answers_are_held_against_their_own_rows(data: Path, tmp_path: Path, name: str) -> None:
+    """It predicts texts of like length together, in an order of its own."""
+    encoder = make_encoder(tmp_path / "encoder", mean_pooled=True)
+    task = load(data / name, None, 0, None)
+    cell = Cell(name, None, 0, "hf_trainer", Recipe(20, 4, learning_rate=5e-3), str(encoder), "float32")
+    assert train_hugging_face(cell, task, choose_hardware("cpu", "float32")) > 0.8
 
 
 def test_a_line_that_was_cut_off_counts_for_nothing(tmp_path: Path) -> None:
