@@ -24,7 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from rich.console import Console
 
 from benchmarks.data_sets import find_data, missing
 from benchmarks.machine import describe_machine
+from benchmarks.paired import paired
 from benchmarks.peers.environments import PeerError, last_lines, python_of
 from engine.config import RunConfig, StudentConfig
 from engine.records import Example, Origin, RoundRecord, RowCounts, Sample
@@ -243,6 +244,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "ratio_to_hf_trainer_grouped": ratio(runs["ours"], runs["hf_trainer_grouped"], "train_s"),
         "ratio_to_hf_trainer_grouped_cpu": ratio(runs["ours"], runs["hf_trainer_grouped"], "cpu_s"),
         "macro_f1": {name: statistics.mean(run.macro_f1 for run in found) for name, found in runs.items()},
+        "macro_f1_differences": f1_differences(runs),
         "rows_per_s": {name: statistics.median(run.rows_per_s for run in found) for name, found in runs.items()},
         "runs": {name: [asdict(run) for run in found] for name, found in runs.items()},
     }
@@ -258,6 +260,15 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def ratio(ours: Sequence[Run], theirs: Sequence[Run], name: str) -> float:
     """How many times as fast ours is: the median over the pairs, which ran next to each other."""
     return statistics.median(getattr(their, name) / getattr(our, name) for our, their in zip(ours, theirs, strict=True))
+
+
+def f1_differences(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float] | None]:
+    """Ours less each other side, with the interval of 95 % over the pairs."""
+    return {
+        side: paired([our.macro_f1 - their.macro_f1 for our, their in zip(runs["ours"], found, strict=True)])
+        for side, found in runs.items()
+        if side != "ours"
+    }
 
 
 def make_small_encoder(folder: Path, tokenizer_of: str) -> Path:

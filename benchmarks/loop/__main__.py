@@ -35,11 +35,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from scipy import stats
 
 from benchmarks.loop.idle import measure
 from benchmarks.loop.spans import read_span
 from benchmarks.machine import describe_machine
+from benchmarks.paired import paired
 from engine.rundir import RunDir
 from engine.views.display import plain_table
 
@@ -118,12 +118,10 @@ def f1_difference(runs: list[dict[str, Any]]) -> dict[str, Any]:
     by = {(run["mode"], run["seed"]): run["macro_f1"] for run in runs}
     seeds = sorted({run["seed"] for run in runs})
     differences = [by["overlapped", seed] - by["own cores", seed] for seed in seeds]
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return {"mean": mean, "by_seed": differences}
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    reach = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    return {"mean": mean, "low": mean - reach, "high": mean + reach, "by_seed": differences, "is_within_noise": abs(mean) <= reach}
+    found = paired(differences)
+    if found is None:
+        return {"by_seed": differences}
+    return {**found, "by_seed": differences, "is_within_noise": found["low"] <= 0 <= found["high"]}
 
 
 def measure_idle(rounds: int) -> dict[str, Any]:

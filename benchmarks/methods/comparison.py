@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from scipy import stats
 
 from benchmarks.methods.entries import CONTROL
+from benchmarks.paired import paired
 from engine.views.display import plain_table
 
 SCORE = "macro_f1"
@@ -21,16 +20,6 @@ _MEANS = (
     "label_as_asked", "distinct", "near_seed", "near_each_other", "balance", "separability", "missing_words",
 )  # fmt: skip
 """Means over the runs that have them."""
-
-
-def paired(differences: Sequence[float]) -> dict[str, float] | None:
-    """Mean and its interval of 95 % (Student's t); None for fewer than two."""
-    if len(differences) < 2:
-        return None
-    mean = statistics.mean(differences)
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    reach = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    return {"mean": mean, "low": mean - reach, "high": mean + reach}
 
 
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from benchmarks.methods import seed_student
 from benchmarks.methods.campaign import Campaign, Piece, in_order, place
-from benchmarks.methods.comparison import paired, show, summarise
+from benchmarks.methods.comparison import show, summarise
 from benchmarks.methods.entries import CONTROL, ENTRIES, MORE, ROUNDS, TASKS, TaskName, config_of, names_for, rows_per_round
 from benchmarks.methods.figures import figures
 from benchmarks.methods.findings import aim, balance
+from benchmarks.paired import paired
 from engine.reports import ClassScore, Scores, WeaknessReport
 from engine.rundir import RunDir, read_json
 from engine.store import read_rejections, read_samples

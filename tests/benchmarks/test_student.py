@@ -33,6 +33,7 @@ def test_both_trainers_and_the_updates_are_measured(encoder: Path, tmp_path: Pat
     things = content["data_sets"]["things"]
     assert things["ratio_to_hf_trainer"] == content["ratio_to_hf_trainer"] > 0
     assert set(things["macro_f1"]) == {"ours", "hf_trainer", "hf_trainer_grouped"}
+    assert set(things["macro_f1_differences"]) == {"hf_trainer", "hf_trainer_grouped"}
     assert "no-setfit" in things["setfit"]["skipped"]
     assert [point["seen"] for point in content["updates"]["points"]] == [20, 40]
     assert content["updates"]["ratio_last_to_first"] > 0
