@@ -1,5 +1,8 @@
 """Small values for the engine's tests."""
 
+from pathlib import Path
+
+from engine.config import DataConfig, LabelConfig, TaskConfig
 from engine.records import Example, Label, TaskSpec
 from engine.reports import ClassScore, Confusion, MinedRow, Scores, Weakness, WeaknessReport
 
@@ -17,6 +20,16 @@ def make_task(labels: tuple[str, ...] = LABELS, seed_per_class: int = 2) -> Task
         seed=rows("seed", seed_per_class),
         validation=rows("validation", 3),
         test=rows("test", 3),
+    )
+
+
+def make_task_config() -> TaskConfig:
+    """Of a run whose rows are handed to it: the files are nowhere."""
+    nowhere = Path("unused.jsonl")
+    return TaskConfig(
+        domain="messages",
+        labels=tuple(LabelConfig(name=label) for label in LABELS),
+        data=DataConfig(seed=nowhere, validation=nowhere, test=nowhere),
     )
 
 

@@ -255,7 +255,9 @@ async def test_five_thousand_rows_killed_once_then_exported(tmp_path: Path) -> N
     samples = read_samples(RunDir(root))
     assert len({sample.id for sample in samples}) == len({sample.text for sample in samples}) == len(samples) == summary["rows"]["accepted"]
     assert Counter(sample.label for sample in samples) == summary["classes"]
-    # What was on disk when it was killed is not asked again. The server may count some that the killed process had sent only then.
+    # What was in flight when it was killed is asked again, and nothing else is.
+    assert summary["calls"] <= asked <= summary["calls"] + 2 * CONCURRENCY
+    # What was on disk is not. The server may count some that the killed process had sent only then.
     assert asked - before - (summary["calls"] - answered) in range(CONCURRENCY + 1)
     assert before < asked
     assert export(RunDir(root), tmp_path / "dataset").rows == len(samples)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import DataConfig, EngineConfig, GatesConfig, LabelConfig, PgkdConfig, RunConfig, TaskConfig, TeacherConfig
+from engine.config import EngineConfig, GatesConfig, PgkdConfig, RunConfig, TeacherConfig
 from engine.crew import SPARE
 from engine.errors import ServerError
 from engine.generation import Generation, open_generation
@@ -23,19 +23,14 @@ from engine.teacher.lane import Lane
 from engine.teacher.teacher import Teacher
 from engine.testing.teacher import ScriptedTeacher, write_rows
 from tests.engine.asking import Gates, Watched, make_lane, settle
-from tests.engine.builders import LABELS, make_report, make_task
+from tests.engine.builders import make_report, make_task, make_task_config
 
 
 def make_config(*, rows_per_round: int = 40, rows_per_call: int = 4, **engine: Any) -> RunConfig:
-    nowhere = Path("unused.jsonl")
     return RunConfig(
         name="test",
         seed=3,
-        task=TaskConfig(
-            domain="messages",
-            labels=tuple(LabelConfig(name=label) for label in LABELS),
-            data=DataConfig(seed=nowhere, validation=nowhere, test=nowhere),
-        ),
+        task=make_task_config(),
         teacher=TeacherConfig(model="scripted"),
         gates=GatesConfig(near_duplicates=False),  # what the scripted teacher writes is alike
         strategy=PgkdConfig(rows_per_round=rows_per_round, rows_per_call=rows_per_call),

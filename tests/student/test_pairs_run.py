@@ -35,7 +35,7 @@ def endpoint() -> Iterator[str]:
 @pytest.mark.timeout(240)
 def test_a_task_of_pairs_becomes_a_deployed_student(endpoint: str, encoder: Path, tmp_path: Path) -> None:
     labels = tuple(Label(label, f"fruit in {label}") for label in PAIR_LABELS)
-    seed, validation, test = (tuple(make_pairs(96, 0)), tuple(make_pairs(24, 300)), tuple(make_pairs(24, 600)))
+    seed, validation, test = (tuple(make_pairs(192, 0)), tuple(make_pairs(24, 300)), tuple(make_pairs(24, 600)))
     task = TaskSpec("pair", "two things", labels, seed, validation, test)
     student = engine.StudentConfig(
         encoder=str(encoder), batch_size=8, epochs=24, learning_rate=2e-3, head_learning_rate=5e-2, precision="float32", device="cpu"
@@ -56,7 +56,7 @@ def test_a_task_of_pairs_becomes_a_deployed_student(endpoint: str, encoder: Path
     assert all(sample.annotation is not None and sample.annotation.text_pair for sample in samples)
     final = read_json(run.final_report, FinalReport)
     assert final.before.scores.num_rows == 24
-    assert final.after.scores.macro_f1 > 0.6  # rows that mean nothing were learned too; chance is a third
+    assert final.after.scores.macro_f1 > 0.8
     texts = [row.content for row in test]
     exported = export_student(run.final_student, tmp_path / "exported", ["onnx"], texts)
     here, there = Predictor.load(run.final_student, choose_hardware("cpu", "float32")), load_predictor(Path(exported.folder), "onnx")

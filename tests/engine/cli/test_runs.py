@@ -5,30 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from engine.cli import app, runs
-from engine.errors import UserError
 from engine.rundir import RunDir
 from engine.runs.retention import Part, freed_parts
+from tests.engine.command_line import call, refused
 from tests.engine.run_folders import LABELS, finish_run, make_config, make_rows, make_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return make_run(tmp_path / "runs/tickets", [make_rows(1, LABELS)])
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
-
-
-def refused(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(result.exception, UserError), (result.output, result.exception)
-    return str(result.exception)
 
 
 def value(*arguments: object) -> Any:

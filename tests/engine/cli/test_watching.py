@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from engine.cli import app, watching
 from engine.errors import UserError
 from engine.rundir import RunDir
 from engine.status import Notice, Point, Stage, Status, write_status
+from tests.engine.command_line import call
 from tests.engine.run_folders import LABELS, finish_run, make_rows, make_run
 from tests.engine.views.dashboard.statuses import NOW, beating, make_status
 
@@ -21,12 +22,6 @@ from tests.engine.views.dashboard.statuses import NOW, beating, make_status
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return make_run(tmp_path / "tickets", [make_rows(1, LABELS)])
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
 
 
 def plays(run: RunDir, statuses: Iterator[Status], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from engine.cli import app
-from engine.errors import UserError
 from engine.html_report.svg import Sheet
 from engine.rundir import RunDir
+from tests.engine.command_line import call, refused
 from tests.engine.html_report.builders import make_full_run
 from tests.engine.html_report.inspection import Page
 from tests.engine.html_report.undrawn import leave_undrawn
@@ -23,18 +21,6 @@ DATA = {"seed": "a", "validation": "b", "test": "c"}
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunDir]:
     folder = tmp_path_factory.mktemp("runs")
     return make_full_run(folder / "slow", 1, data=DATA), make_full_run(folder / "fast", 2, f1=0.45, data=DATA)
-
-
-def call(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
-
-
-def refused(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(result.exception, UserError), (result.output, result.exception)
-    return str(result.exception)
 
 
 def test_figures_of_two_runs_for_programs(runs: tuple[RunDir, RunDir]) -> None:
