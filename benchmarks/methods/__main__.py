@@ -104,7 +104,7 @@ def _compare() -> None:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where the runs are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of methods.json and methods_ner.json")
     options = parser.parse_args()
-    console = Console(width=220)
+    console = Console(width=240)
     pieces = in_order(options.tasks, lambda task: [name for name in names_for(task) if name in options.methods], options.seeds)
     plan = Plan(pieces, options.teacher_tokens, options.folder.absolute(), options.out)
     failures = [] if options.read else asyncio.run(carry_out(plan, options.endpoint, options.jobs, console))

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.methods.entries import CONTROL
+from benchmarks.methods.entries import CONTROL, FEW
 from benchmarks.paired import paired
 from engine.views.display import plain_table
 
@@ -24,11 +24,9 @@ _MEANS = (
 
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A line for each method, over its seeds, the best first: by method and seed, what `figures` gives."""
-    control = runs.get(CONTROL, {})
     lines: list[dict[str, Any]] = []
     for method, by_seed in runs.items():
         scores = [by_seed[seed][SCORE] for seed in sorted(by_seed)]
-        differences = [by_seed[seed][SCORE] - control[seed][SCORE] for seed in sorted(set(by_seed) & set(control))]
         reasons = sum((Counter(run["reasons"]) for run in by_seed.values()), Counter[str]())
         lines.append(
             {
@@ -36,13 +34,18 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[
                 "seeds": sorted(by_seed),
                 "mean": statistics.mean(scores),
                 "sd": statistics.stdev(scores) if len(scores) > 1 else None,
-                "difference": None if method == CONTROL else paired(differences),
+                "difference": None if method == CONTROL else paired(_differences(by_seed, runs.get(CONTROL, {}))),
+                "difference_few": paired(_differences(by_seed, runs.get(FEW, {}))) if method == "pgkd" else None,
                 **{name: _mean(run.get(name) for run in by_seed.values()) for name in _MEANS},
                 "reasons": {reason: count / len(by_seed) for reason, count in reasons.most_common()},
                 "aim": {name: _mean(run["aim"][name] for run in by_seed.values()) for name in next(iter(by_seed.values()))["aim"]},
             }
         )
     return sorted(lines, key=lambda line: -line["mean"])
+
+
+def _differences(by_seed: Mapping[int, Mapping[str, Any]], control: Mapping[int, Mapping[str, Any]]) -> list[float]:
+    return [by_seed[seed][SCORE] - control[seed][SCORE] for seed in sorted(set(by_seed) & set(control))]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -56,14 +59,15 @@ def show(lines: Sequence[Mapping[str, Any]], title: str, console: Console) -> No
     results = [
         (
             line["method"], *([len(line["seeds"])] if len(line["seeds"]) < seeds else [""]), line["mean"], _or_blank(line["sd"]),
-            _interval(line["difference"]), _whole(line["requested"]), _whole(line["accepted"]), _share(line["accepted"], line["requested"]),
-            _whole(line["prompt_tokens"]), _whole(line["cached_prompt_tokens"]), _whole(line["completion_tokens"]), _tenths(line["rounds"]),
+            _interval(line["difference"]), _interval(line["difference_few"]), _whole(line["requested"]), _whole(line["accepted"]),
+            _share(line["accepted"], line["requested"]), _whole(line["prompt_tokens"]), _whole(line["cached_prompt_tokens"]),
+            _whole(line["completion_tokens"]), _tenths(line["rounds"]),
             _tenths(line["generation_s"]), _tenths(line["train_s"]), _tenths(line["wall_s"]),
         )
         for line in lines
     ]  # fmt: skip
-    columns = ("method", "seeds", "macro F1", "sd", f"less {CONTROL} [95 %]", "asked", "accepted", "yield", "tokens in", "of them cached",
-               "out", "rounds", "teacher s", "student s", "wall s")  # fmt: skip
+    columns = ("method", "seeds", "macro F1", "sd", f"less {CONTROL} [95 %]", f"less {FEW}", "asked", "accepted", "yield", "tokens in",
+               "of them cached", "out", "rounds", "teacher s", "student s", "wall s")  # fmt: skip
     console.print(plain_table(columns, results, title=f"{title}: {seeds} seeds, on test"))
     rows = [
         (

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
 CONFIGS: Mapping[TaskName, Path] = {"classification": QUICKSTART / "quickstart.toml", "ner": QUICKSTART / "ner.toml"}
 CONTROL = "unguided"
+FEW = "unguided_few"
+"""The control held to as many rows as PGKD's longer prompts leave it: says whether one of its rows is worth more, whatever it costs."""
 ROUNDS = 3
 """Of what looks at the student, and of the control."""
 MORE = 1.1
@@ -62,6 +64,7 @@ class Entry:
 ENTRIES: Mapping[str, Entry] = {
     "unguided": Entry("unguided", {"classification": 82, "ner": 95}, {"rows_per_call": 8, "examples": 8, "focus": True}, rounds=ROUNDS),
     "unguided_once": Entry("unguided", {"classification": 39}, {"rows_per_call": 8, "examples": 8, "focus": True}),
+    FEW: Entry("unguided", {"classification": 230, "ner": 250}, {"rows_per_call": 8, "examples": 8, "focus": True}, rounds=ROUNDS),
     "pgkd": Entry("pgkd", {"classification": 200, "ner": 220}, {"rows_per_call": 8, "focus": True, **_BLOCKS}, rounds=ROUNDS),
     "evokd": Entry("evokd", {"classification": 563, "ner": 600}, {"rows_per_call": 8, "shown": 4}, rounds=ROUNDS),
     "evokd+init": Entry(
@@ -77,8 +80,9 @@ ENTRIES: Mapping[str, Entry] = {
     "seed_only": Entry("seed_only", {"classification": 0, "ner": 0}),
 }
 """By name. `unguided_once` is the control with few prompts for all rows of a label, each of which the server is sent once: as cheap as
-asking can be for whom no report interrupts. `llm2llm` takes the seed rows that a student of the others gets wrong: one that has learned
-them gets nearly all right, and as published there would be little to ask. `eda` takes no tokens, and as many rows as the control."""
+asking can be for whom no report interrupts; `unguided_few` leaves more than half of its budget. `llm2llm` takes the seed rows that a
+student of the others gets wrong: one that has learned them gets nearly all right, and as published there would be little to ask. `eda`
+takes no tokens, and as many rows as the control."""
 
 
 def names_for(task: TaskName) -> list[str]:

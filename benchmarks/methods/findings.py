@@ -37,8 +37,10 @@ from calls where rows_requested > 0 and contains(weakness, ':') group by all
 """
 AS_ASKED = r"""
 select count(*) filter (where label = regexp_extract(weakness, '^[a-z]+:([^>]+)', 1)) / nullif(count(*), 0) as share
-from samples where contains(weakness, ':')
+from (select weakness, label from samples union all select weakness, label from rejections where reason = 'disagreement')
+where contains(weakness, ':')
 """
+"""Of the rows that a label was found for, also those that were refused since it was another."""
 
 
 def find(run: RunDir, judge: Judge | None = None) -> dict[str, Any]:

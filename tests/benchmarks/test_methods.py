@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.methods import seed_student
 from benchmarks.methods.campaign import Campaign, Piece, in_order, place
 from benchmarks.methods.comparison import show, summarise
-from benchmarks.methods.entries import CONTROL, ENTRIES, MORE, ROUNDS, TASKS, TaskName, config_of, names_for, rows_per_round
+from benchmarks.methods.entries import CONTROL, ENTRIES, FEW, MORE, ROUNDS, TASKS, TaskName, config_of, names_for, rows_per_round
 from benchmarks.methods.figures import figures
 from benchmarks.methods.findings import aim, balance
 from benchmarks.paired import paired
@@ -51,6 +51,13 @@ def test_the_control_has_as_many_rounds_as_what_it_is_the_control_of() -> None:
     assert {ENTRIES[name].rounds for name in (CONTROL, "pgkd", "evokd", "evokd+init", "hybrid", "llm2llm", "pool")} == {ROUNDS}
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_small_control_asks_for_as_many_rows_as_pgkd_gets(task: TaskName) -> None:
+    few, pgkd = ENTRIES[FEW], ENTRIES["pgkd"]
+    rows = rows_per_round(few, task, 40_000) * few.rounds
+    assert rows == pytest.approx(40_000 / pgkd.tokens_per_row[task], rel=0.1)
+
+
 def test_a_round_is_whole_requests_and_all_rounds_use_the_budget_up() -> None:
     entry = ENTRIES[CONTROL]
     rows = rows_per_round(entry, "classification", 40_000)
@@ -75,10 +82,15 @@ def test_a_difference_that_is_the_same_in_every_seed_is_sure() -> None:
 
 
 def test_methods_are_compared_seed_by_seed_with_the_control(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = {"unguided": {1: run(0.5), 2: run(0.7)}, "pgkd": {1: run(0.6, labels_agreed=0.5), 2: run(0.8), 3: run(0.1)}}
+    runs = {
+        "unguided": {1: run(0.5), 2: run(0.7)},
+        FEW: {1: run(0.4), 2: run(0.5)},
+        "pgkd": {1: run(0.6, labels_agreed=0.5), 2: run(0.8), 3: run(0.1)},
+    }
     lines = summarise(runs)
     pgkd = next(line for line in lines if line["method"] == "pgkd")
     assert pgkd["difference"]["mean"] == pytest.approx(0.1)
+    assert pgkd["difference_few"]["mean"] == pytest.approx(0.25)
     assert pgkd["seeds"] == [1, 2, 3]
     assert (pgkd["labels_agreed"], pgkd["cached_prompt_tokens"], pgkd["reasons"]) == (0.5, None, {"duplicate": 2.0})
     show(lines, "tasks", Console(width=240))
