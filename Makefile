@@ -85,6 +85,7 @@ bench-loop: .venv/ready ## what it is worth that the teacher writes while the st
 
 methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour or more on 2 quiet cores; resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods --jobs 2
+	$(BIN)/python -m benchmarks.methods.chart
 
 bench-bulk: .venv/ready ## a million rows in bulk, killed three times on the way (about ten minutes)
 	$(BIN)/python -m benchmarks.bulk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.methods import seed_student
 from benchmarks.methods.campaign import Campaign, Piece, in_order, place
+from benchmarks.methods.chart import draw
 from benchmarks.methods.comparison import show, summarise
 from benchmarks.methods.entries import CONTROL, ENTRIES, FEW, MORE, ROUNDS, TASKS, TaskName, config_of, names_for, rows_per_round
 from benchmarks.methods.figures import figures
@@ -98,6 +100,16 @@ def test_methods_are_compared_seed_by_seed_with_the_control(capsys: pytest.Captu
     assert "+0.100" in printed
     assert "75%" in printed
     assert "duplicate 2.0" in printed
+
+
+def test_the_chart_names_every_method_and_hides_no_name_behind_another(tmp_path: Path) -> None:
+    runs = {name: {"1": run(score, accepted=rows)} for name, score, rows in (("a", 0.5, 100), ("b", 0.505, 100), ("seed_only", 0.2, 0))}
+    draw([{"runs": runs}, {"runs": runs}], tmp_path / "methods.svg")
+    drawn = (tmp_path / "methods.svg").read_text(encoding="utf-8")
+    assert all(drawn.count(f">{name}<") == 2 for name in runs)
+    heights = [float(height) for height in re.findall(r'y="(\S+)" transform="[^>]*>[ab]<', drawn)]
+    assert len(heights) == 4
+    assert abs(heights[0] - heights[1]) > 8
 
 
 def test_labels_that_come_alike_are_balanced() -> None:
