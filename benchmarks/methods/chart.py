@@ -25,7 +25,7 @@ LINEAR_UNTIL = 10
 NEAR = (0.24, 0.044)
 """Of the axes: names whose points are as near as this in both directions would cover each other."""
 INK, MUTED, STEERED, UNSTEERED = "#1f2933", "#8a94a0", "#c2410c", "#1d4ed8"
-STEERS = frozenset({"pgkd", "evokd", "evokd+init", "hybrid", "llm2llm", "pool"})
+STEERS = frozenset({"pgkd", "evokd", "evokd+init", "hybrid", "hybrid+keep", "hybrid+own", "llm2llm", "pool"})
 """Methods that look at the student."""
 
 

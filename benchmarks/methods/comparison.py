@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.methods.entries import CONTROL, FEW
+from benchmarks.methods.entries import CONTROL, FEW, LIKE_FEW
 from benchmarks.paired import paired
 from engine.views.display import plain_table
 
@@ -35,7 +35,7 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[dict[
                 "mean": statistics.mean(scores),
                 "sd": statistics.stdev(scores) if len(scores) > 1 else None,
                 "difference": None if method == CONTROL else paired(_differences(by_seed, runs.get(CONTROL, {}))),
-                "difference_few": paired(_differences(by_seed, runs.get(FEW, {}))) if method == "pgkd" else None,
+                "difference_few": paired(_differences(by_seed, runs.get(FEW, {}))) if method in LIKE_FEW else None,
                 **{name: _mean(run.get(name) for run in by_seed.values()) for name in _MEANS},
                 "reasons": {reason: count / len(by_seed) for reason, count in reasons.most_common()},
                 "aim": {name: _mean(run["aim"][name] for run in by_seed.values()) for name in next(iter(by_seed.values()))["aim"]},

@@ -28,6 +28,8 @@ CONFIGS: Mapping[TaskName, Path] = {"classification": QUICKSTART / "quickstart.t
 CONTROL = "unguided"
 FEW = "unguided_few"
 """The control held to as many rows as PGKD's longer prompts leave it: says whether one of its rows is worth more, whatever it costs."""
+LIKE_FEW = ("pgkd", "hybrid+own")
+"""Those that get about as many rows."""
 ROUNDS = 3
 """Of what looks at the student, and of the control."""
 MORE = 1.1
@@ -71,6 +73,8 @@ ENTRIES: Mapping[str, Entry] = {
         "evokd", {"classification": 414}, {"rows_per_call": 8, "shown": 4, "init_rounds": 1}, rounds=ROUNDS, is_near_seed=True
     ),
     "hybrid": Entry("hybrid", {"classification": 572, "ner": 600}, {"rows_per_call": 8, **_BLOCKS}, rounds=ROUNDS),
+    "hybrid+keep": Entry("hybrid", {"classification": 572}, {"rows_per_call": 8, "disagreement": "keep", **_BLOCKS}, rounds=ROUNDS),
+    "hybrid+own": Entry("hybrid", {"classification": 240, "ner": 260}, {"rows_per_call": 8, "labelling": "none", **_BLOCKS}, rounds=ROUNDS),
     "zerogen": Entry("zerogen", {"classification": 34, "ner": 41}, {"rows_per_call": 8}),
     "auggpt": Entry("auggpt", {"classification": 117, "ner": 109}, {"rows_per_call": 4}, is_near_seed=True),
     "attrprompt": Entry("attrprompt", {"classification": 149, "ner": 150}, {"rows_per_call": 8}),
@@ -80,9 +84,10 @@ ENTRIES: Mapping[str, Entry] = {
     "seed_only": Entry("seed_only", {"classification": 0, "ner": 0}),
 }
 """By name. `unguided_once` is the control with few prompts for all rows of a label, each of which the server is sent once: as cheap as
-asking can be for whom no report interrupts; `unguided_few` leaves more than half of its budget. `llm2llm` takes the seed rows that a
-student of the others gets wrong: one that has learned them gets nearly all right, and as published there would be little to ask. `eda`
-takes no tokens, and as many rows as the control."""
+asking can be for whom no report interrupts; `unguided_few` leaves more than half of its budget. `hybrid+keep` keeps a text with the label
+it got where that is not the one it was asked for, `hybrid+own` takes the label of who wrote the text: what labelling in a request of its
+own costs and brings. `llm2llm` takes the seed rows that a student of the others gets wrong: one that has learned them gets nearly all
+right, and as published there would be little to ask. `eda` takes no tokens, and as many rows as the control."""
 
 
 def names_for(task: TaskName) -> list[str]:
