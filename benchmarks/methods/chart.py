@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from benchmarks.methods.entries import CONTROL, FEW, ROOT, TASKS
 
@@ -49,7 +49,7 @@ def _panel(axes: Axes, task: str, runs: Mapping[str, Mapping[str, Mapping[str, A
     axes.set_xscale("symlog", linthresh=LINEAR_UNTIL, linscale=0.6)
     axes.set_xlim(-1.5, 5000)
     axes.set_xticks(TICKS)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.minorticks_off()
     for method, height in _spread(axes, means).items():
         axes.annotate(method, (means[method][0], height), xytext=(8, 0), textcoords="offset points", va="center", color=_color(method))
