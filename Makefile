@@ -83,7 +83,7 @@ bench-dashboard: .venv/ready ## what watching costs a run
 bench-loop: .venv/ready ## what it is worth that the teacher writes while the student learns (half an hour)
 	$(BIN)/python -m benchmarks.loop
 
-methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour or more on 2 quiet cores; resumes)
+methods: .venv/ready ## what each method makes of the same teacher tokens, five seeds each, on both tasks (an hour and a half on 2 cores; resumes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods --jobs 2
 	$(BIN)/python -m benchmarks.methods.chart
 
