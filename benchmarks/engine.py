@@ -23,6 +23,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ IN_FLIGHT = 64
 DRAWS = 8
 """In the second workload: the engine has draws of one prompt travel together, which its peers cannot be asked to do."""
 PEERS = ("openai", "datatrove", "curator", "data_designer", "litellm", "distilabel")
+
+
+HTTP_CLIENTS = ("aiohttp", "pyreqwest")
 
 
 @contextmanager
@@ -85,12 +89,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=80_000)
     parser.add_argument("--peer-prompts", type=int, default=1_500)
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
-    parser.add_argument("--http", nargs="*", default=["aiohttp"], help="other HTTP clients to measure in the place of the engine's own")
+    parser.add_argument(
+        "--http",
+        nargs="*",
+        default=["aiohttp"],
+        choices=HTTP_CLIENTS,
+        help="clients to measure in the place of the engine's own",
+    )
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "engine.json")
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("client and server need a core each")
+    if missing := [name for name in options.http if find_spec(name) is None]:
+        parser.error(
+            f"not installed: {', '.join(missing)}; `{sys.executable} -m pip install {' '.join(missing)}`, or other names to --http"
+        )
     console = Console()
     ours: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
