@@ -29,7 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import ceilings
+from benchmarks import ceilings, http_clients
 from benchmarks.engine_client import make_prompts
 from benchmarks.machine import describe_machine
 from benchmarks.peers.run import run_peer
@@ -41,9 +41,6 @@ IN_FLIGHT = 64
 DRAWS = 8
 """In the second workload: the engine has draws of one prompt travel together, which its peers cannot be asked to do."""
 PEERS = ("openai", "datatrove", "curator", "data_designer", "litellm", "distilabel")
-
-
-HTTP_CLIENTS = ("aiohttp", "pyreqwest")
 
 
 @contextmanager
@@ -93,7 +90,7 @@ def main() -> None:
         "--http",
         nargs="*",
         default=["aiohttp"],
-        choices=HTTP_CLIENTS,
+        choices=[name for name in http_clients.NAMES if name != "own"],
         help="clients to measure in the place of the engine's own",
     )
     parser.add_argument("--no-memory", action="store_true")
@@ -103,7 +100,7 @@ def main() -> None:
         parser.error("client and server need a core each")
     if missing := [name for name in options.http if find_spec(name) is None]:
         parser.error(
-            f"not installed: {', '.join(missing)}; `{sys.executable} -m pip install {' '.join(missing)}`, or other names to --http"
+            f"not installed: {', '.join(missing)}; `{sys.executable} -m pip install {' '.join(missing)}`, or leave them out of --http"
         )
     console = Console()
     ours: list[dict[str, Any]] = []

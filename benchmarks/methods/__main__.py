@@ -29,14 +29,11 @@ from rich.console import Console
 from benchmarks.machine import describe_machine
 from benchmarks.methods.campaign import DEFAULT_FOLDER, Campaign, Piece, finished, in_order, serve
 from benchmarks.methods.comparison import show, summarise
-from benchmarks.methods.entries import CONFIGS, ENTRIES, IN_FLIGHT, ROOT, STUDENT, TASKS, TaskName, names_for, settings
+from benchmarks.methods.entries import CONFIGS, ENTRIES, FILES, IN_FLIGHT, RESULTS, STUDENT, TASKS, TaskName, names_for, settings
 from benchmarks.methods.figures import figures
 from engine.config import load_config
 from engine.errors import RefluxError
 from examples.quickstart.judge import Judge, make_judge
-
-RESULTS = ROOT / "benchmarks" / "results"
-FILES: Mapping[TaskName, str] = {"classification": "methods.json", "ner": "methods_ner.json"}
 
 
 @dataclass(frozen=True, slots=True)

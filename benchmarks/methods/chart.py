@@ -1,6 +1,8 @@
 """The comparison drawn: of every method, how many rows its tokens bought and what the student made of them.
 
-python -m benchmarks.methods.chart --results benchmarks/results --out docs/methods.svg
+    python -m benchmarks.methods.chart --results benchmarks/results --out docs/methods.svg
+
+Reads what `make methods` has written, and draws the same picture of the same figures.
 """
 
 from __future__ import annotations
@@ -8,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from benchmarks.methods.entries import CONTROL, FEW, ROOT, TASKS
+from benchmarks.methods.entries import CONTROL, ENTRIES, FEW, FILES, RESULTS, ROOT, ROUNDS, TaskName
 
 TICKS = (0, 10, 30, 100, 300, 1000)
 LINEAR_UNTIL = 10
@@ -25,15 +28,13 @@ LINEAR_UNTIL = 10
 NEAR = (0.24, 0.044)
 """Of the axes: names whose points are as near as this in both directions would cover each other."""
 INK, MUTED, STEERED, UNSTEERED = "#1f2933", "#8a94a0", "#c2410c", "#1d4ed8"
-STEERS = frozenset({"pgkd", "evokd", "evokd+init", "hybrid", "hybrid+keep", "hybrid+own", "llm2llm", "pool"})
-"""Methods that look at the student."""
 
 
-def draw(results: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """One panel for each of `results`, which are files of `make methods`, in the order of TASKS."""
+def draw(results: Mapping[TaskName, Mapping[str, Any]], out: Path) -> None:
+    """One panel for each task; `results` are the files of `make methods`, of one task at least."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reflux", "font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(11, 4.6), layout="constrained", facecolor="white")
-        for axes, task, result in zip(figure.subplots(1, len(results), squeeze=False)[0], TASKS, results, strict=False):
+        for axes, (task, result) in zip(figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True):
             _panel(axes, task, result["runs"])
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
 
@@ -66,12 +67,12 @@ def _spread(axes: Axes, means: Mapping[str, tuple[float, float]]) -> dict[str, f
     """Where each name stands, in scores: pushed upwards where it would lie on one below it."""
     low, high = axes.get_ylim()
     across = {method: axes.transScale.transform((rows, 0))[0] for method, (rows, _) in means.items()}
-    width = axes.transScale.transform((axes.get_xlim()[1], 0))[0] - axes.transScale.transform((axes.get_xlim()[0], 0))[0]
+    left, right = (axes.transScale.transform((edge, 0))[0] for edge in axes.get_xlim())
     heights: dict[str, float] = {}
     for method in sorted(means, key=lambda method: means[method][1]):
         height = means[method][1]
         for other, taken in heights.items():
-            if abs(across[method] - across[other]) < NEAR[0] * width and height - taken < NEAR[1] * (high - low):
+            if abs(across[method] - across[other]) < NEAR[0] * (right - left) and height - taken < NEAR[1] * (high - low):
                 height = taken + NEAR[1] * (high - low)
         heights[method] = height
     return heights
@@ -80,18 +81,20 @@ def _spread(axes: Axes, means: Mapping[str, tuple[float, float]]) -> dict[str, f
 def _color(method: str) -> str:
     if method in (CONTROL, FEW, "seed_only"):
         return INK if method == CONTROL else MUTED
-    return STEERED if method in STEERS else UNSTEERED
+    # What looks at the student is what is asked in rounds, beside the control.
+    return STEERED if ENTRIES[method].rounds == ROUNDS else UNSTEERED
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results", help="the folder of methods.json and methods_ner.json"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of methods.json and methods_ner.json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "methods.svg")
     options = parser.parse_args()
-    files = [path for name in ("methods.json", "methods_ner.json") if (path := options.results / name).exists()]
-    draw([json.loads(path.read_text(encoding="utf-8")) for path in files], options.out)
+    paths = {task: options.results / name for task, name in FILES.items()}
+    results: dict[TaskName, Any] = {task: json.loads(path.read_text(encoding="utf-8")) for task, path in paths.items() if path.exists()}
+    if not results:
+        sys.exit(f"error: neither {' nor '.join(FILES.values())} is in {options.results}; `make methods` writes them")
+    draw(results, options.out)
 
 
 if __name__ == "__main__":

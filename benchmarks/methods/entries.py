@@ -23,6 +23,9 @@ TaskName = Literal["classification", "ner"]
 TASKS: tuple[TaskName, ...] = ("classification", "ner")
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+FILES: Mapping[TaskName, str] = {"classification": "methods.json", "ner": "methods_ner.json"}
+"""Of the results, by task."""
 QUICKSTART = ROOT / "examples" / "quickstart"
 CONFIGS: Mapping[TaskName, Path] = {"classification": QUICKSTART / "quickstart.toml", "ner": QUICKSTART / "ner.toml"}
 CONTROL = "unguided"

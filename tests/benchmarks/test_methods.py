@@ -105,11 +105,13 @@ def test_methods_are_compared_seed_by_seed_with_the_control(capsys: pytest.Captu
 
 
 def test_the_chart_names_every_method_and_hides_no_name_behind_another(tmp_path: Path) -> None:
-    runs = {name: {"1": run(score, accepted=rows)} for name, score, rows in (("a", 0.5, 100), ("b", 0.505, 100), ("seed_only", 0.2, 0))}
-    draw([{"runs": runs}, {"runs": runs}], tmp_path / "methods.svg")
+    runs = {
+        name: {"1": run(score, accepted=rows)} for name, score, rows in (("pgkd", 0.5, 100), ("zerogen", 0.505, 100), ("seed_only", 0.2, 0))
+    }
+    draw({task: {"runs": runs} for task in TASKS}, tmp_path / "methods.svg")
     drawn = (tmp_path / "methods.svg").read_text(encoding="utf-8")
     assert all(drawn.count(f">{name}<") == 2 for name in runs)
-    heights = [float(height) for height in re.findall(r'y="(\S+)" transform="[^>]*>[ab]<', drawn)]
+    heights = [float(height) for height in re.findall(r'y="(\S+)" transform="[^>]*>(?:pgkd|zerogen)<', drawn)]
     assert len(heights) == 4
     assert abs(heights[0] - heights[1]) > 8
 
