@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of methods.json and methods_ner.json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "methods.svg")
     options = parser.parse_args()
-    paths = {task: options.results / name for task, name in FILES.items()}
+    paths: dict[TaskName, Path] = {task: options.results / name for task, name in FILES.items()}
     results: dict[TaskName, Any] = {task: json.loads(path.read_text(encoding="utf-8")) for task, path in paths.items() if path.exists()}
     if not results:
         sys.exit(f"error: neither {' nor '.join(FILES.values())} is in {options.results}; `make methods` writes them")
